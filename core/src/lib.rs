@@ -1,0 +1,15 @@
+//! On-device LLM inference: a GGUF file in, exact text out.
+//!
+//! The modules stand in the order of a token's journey; `ARCHITECTURE.md` tells the journey in words.
+//! Modules import from lower floors only, which `tests/floors.rs` checks.
+#![deny(unsafe_code)]
+
+pub mod cancel;
+pub mod error;
+pub mod executor;
+pub mod token;
+pub mod tokenizer;
+
+pub use cancel::Cancel;
+pub use error::{Error, ErrorKind, Result};
+pub use token::Token;
