@@ -1,0 +1,10 @@
+//! The machine room: the only module with `unsafe`, and the only one that names `llama_cpp_*` types or maps files.
+//!
+//! It offers safe handles (mapped files, tensors, graphs, the CPU machine) and decides nothing: which tensor goes where and what
+//! a decoder block consists of is the executors' business.
+#![allow(unsafe_code)]
+
+pub(crate) mod graph;
+pub(crate) mod machine;
+pub(crate) mod mapping;
+pub(crate) mod store;
