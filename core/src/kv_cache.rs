@@ -136,7 +136,7 @@ impl KvCache {
     /// If `n_cols` is too small, or `out` is not whole lines or has fewer than `rows`.
     pub fn write_mask(&self, rows: &[u32], window: Option<usize>, n_cols: usize, out: &mut [u16]) {
         assert!(n_cols >= self.n_used(), "the mask has {n_cols} columns for {} cells", self.n_used());
-        assert!(out.len() % n_cols == 0 && out.len() / n_cols >= rows.len(), "the mask has too few lines");
+        assert!(out.len().is_multiple_of(n_cols) && out.len() / n_cols >= rows.len(), "the mask has too few lines");
         out.fill(MASK_HIDDEN);
         let mut lines = out.chunks_exact_mut(n_cols);
         for (&row, line) in rows.iter().zip(&mut lines) {
