@@ -7,6 +7,7 @@
 pub mod cancel;
 pub mod error;
 pub mod executor;
+pub mod kv_cache;
 pub mod token;
 pub mod tokenizer;
 
