@@ -110,7 +110,8 @@ fn rules_are_pure() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    for (module, text) in sources() {
+    // But tests in a file of their own: what they are for is the file they stand beside.
+    for (module, text) in sources().into_iter().filter(|(module, _)| !module.ends_with("::tests")) {
         assert!(text.starts_with("//! "), "{module}: begins without a `//!` line");
     }
 }
