@@ -1,7 +1,7 @@
 //! On-device LLM inference: a GGUF file in, exact text out.
 //!
 //! The modules stand in the order of a token's journey; `ARCHITECTURE.md` tells the journey in words.
-//! Modules import from lower floors only, which `tests/floors.rs` checks.
+//! Modules import from lower floors only, which `tests/floors` checks.
 #![deny(unsafe_code)]
 
 pub mod cancel;
@@ -9,6 +9,7 @@ pub mod error;
 pub mod executor;
 #[cfg(feature = "ggml")]
 mod kernels;
+pub mod kv_cache;
 pub mod token;
 pub mod tokenizer;
 
