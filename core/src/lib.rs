@@ -10,6 +10,7 @@ pub mod executor;
 #[cfg(feature = "ggml")]
 mod kernels;
 pub mod kv_cache;
+pub mod gguf;
 pub mod token;
 pub mod tokenizer;
 
