@@ -6,11 +6,21 @@
 
 pub mod cancel;
 pub mod error;
-pub mod executor;
-pub mod kv_cache;
 pub mod token;
 pub mod tokenizer;
 
+pub mod chat;
+pub mod sampling;
+
+pub mod executor;
+pub mod kv_cache;
+
+pub mod stop;
+
 pub use cancel::Cancel;
+pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
 pub use error::{Error, ErrorKind, Result};
+pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};
+pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
+pub use tokenizer::{DecodeStream, TokenizerJson};
