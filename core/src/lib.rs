@@ -18,6 +18,7 @@ pub mod chat;
 pub mod sampling;
 
 pub mod executor;
+pub mod kv_cache;
 
 pub mod stop;
 
