@@ -6,19 +6,24 @@
 
 pub mod cancel;
 pub mod error;
-pub mod executor;
-#[cfg(feature = "ggml")]
-mod kernels;
-pub mod kv_cache;
-pub mod gguf;
 pub mod token;
+
+pub mod gguf;
+
+pub mod architecture;
+
 pub mod tokenizer;
 
 pub mod chat;
+
 pub mod sampling;
 
 pub mod executor;
+
 pub mod kv_cache;
+
+#[cfg(feature = "ggml")]
+mod kernels;
 
 pub mod stop;
 

@@ -9,6 +9,8 @@
 
 pub mod pass;
 pub mod scripted;
+#[cfg(feature = "ggml")]
+pub(crate) mod staged;
 
 use crate::cancel::Cancel;
 use crate::error::Result;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use llama_cpp_sys_2 as sys;
 
 use super::store::{TensorId, TensorStore};
+use crate::architecture::{Activation, Rope, RopePairs, YARN_BETA_FAST, YARN_BETA_SLOW};
 
 /// A ggml context that holds tensor headers and graph nodes.
 pub(crate) struct Arena {
@@ -90,38 +91,6 @@ impl Tensor<'_> {
     }
 }
 
-/// How rotary position embedding pairs the elements of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RopePairs {
-    /// Neighbours `(2i, 2i + 1)`.
-    Adjacent,
-    /// Halves `(i, i + n/2)`, as GPT-NeoX.
-    Halves,
-}
-
-/// Arguments of [`Builder::rope`] beside the tensors; the names are ggml's.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct RopeParams {
-    pub(crate) pairs: RopePairs,
-    pub(crate) n_dims: i32,
-    pub(crate) n_ctx_orig: i32,
-    pub(crate) freq_base: f32,
-    pub(crate) freq_scale: f32,
-    pub(crate) ext_factor: f32,
-    pub(crate) attn_factor: f32,
-    pub(crate) beta_fast: f32,
-    pub(crate) beta_slow: f32,
-}
-
-/// Which gated activation a feed-forward block uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gated {
-    /// `silu(gate) · up`.
-    Silu,
-    /// `gelu(gate) · up`, tanh approximation.
-    Gelu,
-}
-
 /// Builds one graph; see [`Graph::build`].
 pub(crate) struct Builder<'g> {
     arena: &'g Arena,
@@ -182,37 +151,49 @@ impl<'g> Builder<'g> {
     }
 
     /// Rotary position embedding of `x`, `[head_dim, heads, rows]`, at `positions`, `[rows]`; `factors` divide the frequencies.
-    pub(crate) fn rope(&self, x: Tensor<'g>, positions: Tensor<'g>, factors: Option<Tensor<'g>>, p: &RopeParams) -> Tensor<'g> {
+    pub(crate) fn rope(&self, x: Tensor<'g>, positions: Tensor<'g>, factors: Option<Tensor<'g>>, rope: &Rope) -> Tensor<'g> {
         const NEOX: i32 = 2; // GGML_ROPE_TYPE_NEOX, a macro that the bindings do not carry
-        let mode = if p.pairs == RopePairs::Halves { NEOX } else { 0 };
+        let mode = if rope.pairs == RopePairs::Halves { NEOX } else { 0 };
         let factors = factors.map_or(ptr::null_mut(), Tensor::raw);
+        let (n_dims, n_ctx_orig) = (rope.n_dims.cast_signed(), rope.n_ctx_orig.min(i32::MAX as u32).cast_signed());
         // SAFETY: see the impl block.
         self.node(|c| unsafe {
             sys::ggml_rope_ext(
-                c, x.raw(), positions.raw(), factors, p.n_dims, mode, p.n_ctx_orig, p.freq_base, p.freq_scale,
-                p.ext_factor, p.attn_factor, p.beta_fast, p.beta_slow,
+                c,
+                x.raw(),
+                positions.raw(),
+                factors,
+                n_dims,
+                mode,
+                n_ctx_orig,
+                rope.freq_base,
+                rope.freq_scale,
+                rope.ext_factor,
+                rope.attn_factor,
+                YARN_BETA_FAST,
+                YARN_BETA_SLOW,
             )
         })
     }
 
     /// The gated activation of two products.
-    pub(crate) fn gated(&self, kind: Gated, gate: Tensor<'g>, up: Tensor<'g>) -> Tensor<'g> {
+    pub(crate) fn gated(&self, kind: Activation, gate: Tensor<'g>, up: Tensor<'g>) -> Tensor<'g> {
         // SAFETY: see the impl block.
         self.node(|c| unsafe {
             match kind {
-                Gated::Silu => sys::ggml_swiglu_split(c, gate.raw(), up.raw()),
-                Gated::Gelu => sys::ggml_geglu_split(c, gate.raw(), up.raw()),
+                Activation::Silu => sys::ggml_swiglu_split(c, gate.raw(), up.raw()),
+                Activation::Gelu => sys::ggml_geglu_split(c, gate.raw(), up.raw()),
             }
         })
     }
 
     /// The gated activation of one product whose first half is the gate.
-    pub(crate) fn gated_halves(&self, kind: Gated, gate_up: Tensor<'g>) -> Tensor<'g> {
+    pub(crate) fn gated_halves(&self, kind: Activation, gate_up: Tensor<'g>) -> Tensor<'g> {
         // SAFETY: see the impl block.
         self.node(|c| unsafe {
             match kind {
-                Gated::Silu => sys::ggml_swiglu(c, gate_up.raw()),
-                Gated::Gelu => sys::ggml_geglu(c, gate_up.raw()),
+                Activation::Silu => sys::ggml_swiglu(c, gate_up.raw()),
+                Activation::Gelu => sys::ggml_geglu(c, gate_up.raw()),
             }
         })
     }
@@ -281,6 +262,12 @@ impl<'g> Builder<'g> {
         let row = x.nb(0) * usize::try_from(ne0).unwrap_or(0);
         // SAFETY: see the impl block.
         self.node(|c| unsafe { sys::ggml_view_2d(c, x.raw(), ne0, ne1, row, 0) })
+    }
+
+    /// A window of `x` as `[ne0, ne1]` with `nb` bytes from row to row, from byte `offset`.
+    pub(crate) fn view_2d(&self, x: Tensor<'g>, ne: [i64; 2], nb: usize, offset: usize) -> Tensor<'g> {
+        // SAFETY: see the impl block.
+        self.node(|c| unsafe { sys::ggml_view_2d(c, x.raw(), ne[0], ne[1], nb, offset) })
     }
 
     /// A window of `x` as `[ne0, ne1, ne2]` with strides `nb` in bytes, from byte `offset`.

@@ -207,7 +207,7 @@ impl Machine {
     }
 
     /// Gives the nodes of a new graph their memory. Graphs placed earlier keep theirs unless the memory had to grow.
-    fn place(&mut self, graph: &mut Graph) -> Result<()> {
+    pub(crate) fn place(&mut self, graph: &mut Graph) -> Result<()> {
         // SAFETY: the graph is alive and unplaced.
         let placed = unsafe { sys::ggml_gallocr_alloc_graph(self.allocator.as_ptr(), graph.raw()) };
         // SAFETY: the allocator is alive and has one buffer.

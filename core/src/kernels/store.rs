@@ -139,8 +139,9 @@ impl<'d> StoreBuilder<'d> {
     }
 
     /// A tensor whose data is in mapping `file` at byte `offset`; the range lies inside the file.
-    pub(crate) fn map(&mut self, element: u32, ne: &[u64], file: usize, offset: usize) -> Result<TensorId> {
+    pub(crate) fn map(&mut self, element: u32, ne: &[u64], file: usize, offset: u64) -> Result<TensorId> {
         let (id, raw) = self.header(element, ne);
+        let offset = usize::try_from(offset).expect("a mapped file fits the address space");
         let bytes = self.store.mappings[file].bytes();
         // SAFETY: the header is alive.
         let size = unsafe { sys::ggml_nbytes(raw) };
