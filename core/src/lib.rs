@@ -25,12 +25,25 @@ pub mod kv_cache;
 #[cfg(feature = "ggml")]
 mod kernels;
 
+pub mod decode;
 pub mod stop;
+
+pub mod session;
+
+pub mod model;
+
+pub mod metrics;
 
 pub use cancel::Cancel;
 pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
+pub use decode::FinishReason;
 pub use error::{Error, ErrorKind, Result};
+pub use metrics::{GenerationMetrics, SessionMetrics, StepMetrics};
+pub use model::{ExecutorChoice, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
 pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};
+pub use session::{
+    Canceller, ChatSession, ContextOverflow, GenerationOptions, ModelParts, Response, ResponseStream, SessionOptions,
+};
 pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
 pub use tokenizer::{DecodeStream, TokenizerJson};
