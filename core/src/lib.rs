@@ -7,6 +7,8 @@
 pub mod cancel;
 pub mod error;
 pub mod executor;
+#[cfg(feature = "ggml")]
+pub mod kernels;
 pub mod token;
 pub mod tokenizer;
 
