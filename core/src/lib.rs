@@ -9,6 +9,7 @@ pub mod error;
 pub mod executor;
 #[cfg(feature = "ggml")]
 pub mod kernels;
+pub mod kv_cache;
 pub mod token;
 pub mod tokenizer;
 

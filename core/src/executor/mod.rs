@@ -7,6 +7,9 @@
 //!
 //! Deliberately not known here: text, sampling, drafting, sessions, files.
 
+pub mod pass;
+pub mod scripted;
+
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::token::Token;
