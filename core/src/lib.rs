@@ -6,6 +6,7 @@
 
 pub mod cancel;
 pub mod error;
+pub mod metrics;
 pub mod token;
 
 pub mod gguf;
@@ -18,21 +19,20 @@ pub mod chat;
 
 pub mod sampling;
 
+pub mod stop;
+
 pub mod executor;
 
 pub mod kv_cache;
 
 #[cfg(feature = "ggml")]
-mod kernels;
+pub mod kernels;
 
 pub mod decode;
-pub mod stop;
 
 pub mod session;
 
 pub mod model;
-
-pub mod metrics;
 
 pub use cancel::Cancel;
 pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};

@@ -1,0 +1,8 @@
+//! llama.cpp's own model and context, as safe values.
+//!
+//! `llama-cpp-2` hides the context's pointer, without which there is no own thread pool and no abort callback, so these wrap
+//! `llama-cpp-sys-2`. Everything that llama.cpp answers with `abort()` is checked here first.
+
+mod model;
+
+pub(crate) use model::{LlamaModel, LoadOptions};
