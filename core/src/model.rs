@@ -2,9 +2,12 @@
 //!
 //! Cheap to clone, and everything made from it keeps it alive. Sessions hold what they need; nothing here runs.
 
+#[cfg(feature = "ggml")]
+mod load;
 mod options;
 
-pub use options::{ExecutorChoice, KvType, ModelOptions, Progress, ThreadPriority};
+pub use crate::executor::options::{KvType, ThreadPriority};
+pub use options::{ExecutorChoice, ModelOptions, Progress};
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@
 //!
 //! Deliberately not known here: text, sampling, drafting, sessions, files.
 
+pub mod options;
 pub mod pass;
 pub mod scripted;
 #[cfg(feature = "ggml")]

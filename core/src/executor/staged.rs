@@ -21,8 +21,6 @@ use crate::error::{ErrorKind, Result};
 use crate::kv_cache::KvCache;
 use graphs::{Graphs, Shape};
 use state::State;
-pub use weights::KvType;
-#[allow(unused_imports)]
 pub(crate) use weights::{StagedModel, StagedOptions, StagedWeights};
 
 /// Runs one sequence through a [`StagedModel`].

@@ -1,4 +1,4 @@
-//! The CPU as ggml sees it: a device, its threads, and the one allocator that every graph draws from.
+//! The CPU as ggml sees it: a device, and the one allocator that every graph of a model draws from.
 //!
 //! Everything CPU-specific is reached through ggml's registry and `get_proc_address`, never by symbol, so that the same code runs
 //! with statically linked backends and with backends loaded at run time.
@@ -9,41 +9,16 @@
 use std::ffi::{CStr, c_void};
 use std::mem;
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_sys_2 as sys;
 
 use super::graph::Graph;
+use super::runtime;
+use super::threads::ThreadPool;
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Scheduling priority of the worker threads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ThreadPriority {
-    /// Below other work.
-    Low,
-    /// The system's default.
-    #[default]
-    Normal,
-    /// Above other work; may need rights that an app does not have.
-    High,
-}
-
-/// How a machine's threads run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Threads {
-    /// Threads that compute, the caller's included.
-    pub(crate) count: usize,
-    pub(crate) priority: ThreadPriority,
-    /// CPUs the threads may run on; empty for any.
-    pub(crate) cpus: Vec<usize>,
-}
-
-impl Threads {
-    /// ggml's limit on threads and on CPU numbers.
-    pub(crate) const MAX: usize = 512; // GGML_MAX_N_THREADS, a macro that the bindings do not carry
-}
 
 /// A compute device.
 pub(crate) struct Device {
@@ -67,26 +42,23 @@ impl Device {
     }
 
     fn find_cpu() -> Option<Self> {
-        // SAFETY: registry look-ups; loading is idempotent and guarded by the OnceLock.
+        runtime::start();
+        // SAFETY: registry look-ups; `GetExtra` is the type ggml documents for this name (ggml-backend.h).
         unsafe {
-            let mut raw = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-            if raw.is_null() {
-                sys::ggml_backend_load_all();
-                raw = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-            }
+            let raw = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
             if raw.is_null() {
                 return None;
             }
-            let mut device = Self { raw, extra: Vec::new() };
             type GetExtra = unsafe extern "C" fn(sys::ggml_backend_dev_t) -> *mut sys::ggml_backend_buffer_type_t;
-            if let Some(get) = device.procedure::<GetExtra>(c"ggml_backend_dev_get_extra_bufts") {
+            let mut extra = Vec::new();
+            if let Some(get) = function::<GetExtra>(c"ggml_backend_dev_get_extra_bufts") {
                 let mut at = get(raw);
                 while !at.is_null() && !(*at).is_null() {
-                    device.extra.push(*at);
+                    extra.push(*at);
                     at = at.add(1);
                 }
             }
-            Some(device)
+            Some(Self { raw, extra })
         }
     }
 
@@ -104,35 +76,30 @@ impl Device {
         // SAFETY: the device is alive.
         unsafe { sys::ggml_backend_dev_buffer_type(self.raw) }
     }
+}
 
-    /// A function of the device's backend.
-    ///
-    /// # Safety
-    ///
-    /// `F` is the function pointer type that ggml documents for `name`.
-    unsafe fn procedure<F: Copy>(&self, name: &CStr) -> Option<F> {
-        const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-        // SAFETY: the device is alive; the caller vouches for the type.
-        unsafe {
-            let registry = sys::ggml_backend_dev_backend_reg(self.raw);
-            let address = sys::ggml_backend_reg_get_proc_address(registry, name.as_ptr());
-            (!address.is_null()).then(|| mem::transmute_copy(&address))
-        }
-    }
+/// A function of the CPU backend.
+///
+/// # Safety
+///
+/// `F` is the function pointer type that ggml documents for `name`.
+unsafe fn function<F: Copy>(name: &CStr) -> Option<F> {
+    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+    let address = runtime::cpu_function(name);
+    // SAFETY: a function pointer is as large as an address (checked above); the caller vouches for the type.
+    (!address.is_null()).then(|| unsafe { mem::transmute_copy(&address) })
 }
 
 type SetThreadpool = unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_threadpool);
-type NewThreadpool = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
-type FreeThreadpool = unsafe extern "C" fn(*mut sys::ggml_threadpool);
 type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, i32);
 type AbortCallback = unsafe extern "C" fn(*mut c_void) -> bool;
 type SetAbort = unsafe extern "C" fn(sys::ggml_backend_t, Option<AbortCallback>, *mut c_void);
 
-/// The CPU with its threads and its graph memory.
+/// The CPU with its graph memory.
 pub(crate) struct Machine {
+    // Freed first, in `drop`: it uses the pool.
     backend: NonNull<sys::ggml_backend>,
-    pool: *mut sys::ggml_threadpool,
-    free_pool: Option<FreeThreadpool>,
+    threads: Arc<ThreadPool>,
     set_abort: Option<SetAbort>,
     allocator: NonNull<sys::ggml_gallocr>,
     allocated: usize,
@@ -143,8 +110,8 @@ pub(crate) struct Machine {
 unsafe impl Send for Machine {}
 
 impl Machine {
-    /// Starts the threads.
-    pub(crate) fn start(device: &Device, threads: &Threads) -> Result<Self> {
+    /// A machine that computes on `threads`.
+    pub(crate) fn new(device: &Device, threads: Arc<ThreadPool>) -> Result<Self> {
         let failed = |reason: &str| -> Error { ErrorKind::Backend { operation: "starting the CPU", reason: reason.into() }.into() };
         // SAFETY: the device is alive and takes no parameters.
         let backend = unsafe { sys::ggml_backend_dev_init(device.raw, ptr::null()) };
@@ -152,34 +119,18 @@ impl Machine {
         // SAFETY: the buffer type is static.
         let allocator = unsafe { sys::ggml_gallocr_new(device.host_buffers()) };
         let allocator = NonNull::new(allocator).ok_or_else(|| failed("no graph allocator"))?;
-        let mut machine =
-            Self { backend, pool: ptr::null_mut(), free_pool: None, set_abort: None, allocator, allocated: 0, generation: 1 };
-        machine.start_threads(device, threads)?;
-        Ok(machine)
-    }
-
-    fn start_threads(&mut self, device: &Device, threads: &Threads) -> Result<()> {
-        let mut params = pool_params(threads);
-        let n = params.n_threads;
-        // SAFETY: the types are those ggml documents for these names (ggml-cpu.h); the pool outlives its use by the backend.
-        unsafe {
-            self.set_abort = device.procedure::<SetAbort>(c"ggml_backend_set_abort_callback");
-            self.free_pool = device.procedure::<FreeThreadpool>(c"ggml_threadpool_free");
-            if let Some(set) = device.procedure::<SetThreads>(c"ggml_backend_set_n_threads") {
-                set(self.backend.as_ptr(), n);
+        let n_threads = i32::try_from(threads.n_threads()).unwrap_or(1);
+        // SAFETY: the types are those ggml documents for these names (ggml-cpu.h); the machine keeps the pool alive.
+        let set_abort = unsafe {
+            if let Some(set) = function::<SetThreads>(c"ggml_backend_set_n_threads") {
+                set(backend.as_ptr(), n_threads);
             }
-            let new = device.procedure::<NewThreadpool>(c"ggml_threadpool_new");
-            let set = device.procedure::<SetThreadpool>(c"ggml_backend_cpu_set_threadpool");
-            if let (Some(new), Some(set), Some(_)) = (new, set, self.free_pool) {
-                self.pool = new(&raw mut params);
-                if self.pool.is_null() {
-                    let reason = format!("{n} threads could not be started");
-                    return Err(ErrorKind::Backend { operation: "starting the CPU", reason }.into());
-                }
-                set(self.backend.as_ptr(), self.pool);
+            if let Some(set) = function::<SetThreadpool>(c"ggml_backend_cpu_set_threadpool") {
+                set(backend.as_ptr(), threads.as_ptr());
             }
-        }
-        Ok(())
+            function::<SetAbort>(c"ggml_backend_set_abort_callback")
+        };
+        Ok(Self { backend, threads, set_abort, allocator, allocated: 0, generation: 1 })
     }
 
     /// Runs `graph`, giving its nodes memory first if they have none.
@@ -191,9 +142,8 @@ impl Machine {
         } else if graph.generation != self.generation {
             return Ok(false);
         }
-        if cancel.is_cancelled() {
-            return Err(ErrorKind::Cancelled.into());
-        }
+        let threads = Arc::clone(&self.threads);
+        let _turn = threads.turn(cancel)?;
         self.abort_on(Some(cancel.flag()));
         // SAFETY: every node has memory in the current generation, and the stores are alive by the graph's own references.
         let status = unsafe { sys::ggml_backend_graph_compute(self.backend.as_ptr(), graph.raw()) };
@@ -256,34 +206,10 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // SAFETY: each was created by ggml and is freed once, the pool after the backend that uses it.
+        // SAFETY: each was created by ggml and is freed once; the pool outlives the backend that uses it.
         unsafe {
             sys::ggml_gallocr_free(self.allocator.as_ptr());
             sys::ggml_backend_free(self.backend.as_ptr());
-            if let (Some(free), false) = (self.free_pool, self.pool.is_null()) {
-                free(self.pool);
-            }
         }
     }
-}
-
-fn pool_params(threads: &Threads) -> sys::ggml_threadpool_params {
-    let count = i32::try_from(threads.count.clamp(1, Threads::MAX)).unwrap_or(1);
-    // SAFETY: a pure function.
-    let mut params = unsafe { sys::ggml_threadpool_params_default(count) };
-    // Workers spin for about a millisecond after a pass, which spans the gap to the next one, and then sleep: an idle session
-    // burns no core, and no call is needed to pause it.
-    params.poll = 1;
-    params.prio = match threads.priority {
-        ThreadPriority::Low => sys::GGML_SCHED_PRIO_LOW,
-        ThreadPriority::Normal => sys::GGML_SCHED_PRIO_NORMAL,
-        ThreadPriority::High => sys::GGML_SCHED_PRIO_HIGH,
-    };
-    for &cpu in &threads.cpus {
-        if let Some(allowed) = params.cpumask.get_mut(cpu) {
-            *allowed = true;
-        }
-    }
-    params.strict_cpu = !threads.cpus.is_empty();
-    params
 }

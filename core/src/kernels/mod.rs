@@ -11,6 +11,7 @@ pub(crate) mod mapping;
 pub(crate) mod native_log;
 pub(crate) mod runtime;
 pub(crate) mod store;
+pub(crate) mod threads;
 mod vocabulary;
 
 pub use vocabulary::LlamaVocabulary;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
+use crate::executor::options::{KvType, ThreadPriority};
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
@@ -51,34 +52,6 @@ pub enum ExecutorChoice {
     /// llama.cpp's own context.
     #[serde(rename = "llama.cpp")]
     LlamaCpp,
-}
-
-/// How the cache stores keys and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvType {
-    /// Half precision: 2 bytes per number.
-    #[default]
-    F16,
-    /// 8-bit blocks with a scale: 1.06 bytes per number, for slightly different text.
-    Q8_0,
-}
-
-/// How the system schedules the computing threads (ggml's priorities).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ThreadPriority {
-    /// After everything else: answers that nobody waits for.
-    Low,
-    /// As other programs.
-    #[default]
-    Normal,
-    /// Before other programs.
-    Medium,
-    /// Well before other programs.
-    High,
-    /// Before nearly everything; needs rights that most programs do not have.
-    Realtime,
 }
 
 impl ModelOptions {

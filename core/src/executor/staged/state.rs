@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::weights::{KvType, StagedModel};
+use super::weights::StagedModel;
 use crate::architecture::Architecture;
 use crate::error::{ErrorKind, Result};
+use crate::executor::options::KvType;
 use crate::executor::pass::Pass;
 use crate::kernels::machine::Device;
 use crate::kernels::store::{StoreBuilder, TensorId, TensorStore, element};

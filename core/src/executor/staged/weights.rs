@@ -10,27 +10,19 @@ use super::StagedExecutor;
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
+use crate::executor::options::KvType;
 use crate::executor::{Executor, Weights};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::kernels::machine::{Device, Machine, Threads};
+use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
 use crate::kernels::store::{StoreBuilder, TensorId, TensorStore};
-
-/// Element type of the K/V cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvType {
-    /// Half precision, 2 bytes per element.
-    #[default]
-    F16,
-    /// Blocks of 32 bytes with a shared scale, 1.06 bytes per element.
-    Q8_0,
-}
+use crate::kernels::threads::ThreadPool;
 
 /// How a staged model is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct StagedOptions {
-    pub(crate) threads: Threads,
+    /// The threads, shared with whatever else computes for the model.
+    pub(crate) threads: Arc<ThreadPool>,
     pub(crate) kv_type: KvType,
     /// Rows that one pass may have.
     pub(crate) max_rows: usize,
@@ -94,7 +86,7 @@ impl StagedModel {
             Some(output) => output,
             None => loader.tied_output(globals[GlobalTensor::TokenEmbedding as usize])?,
         };
-        let (store, machine) = (loader.store.build(), Machine::start(device, &options.threads)?);
+        let (store, machine) = (loader.store.build(), Machine::new(device, Arc::clone(&options.threads))?);
         Ok(Arc::new(Self { arch, options, layers, globals, output, store, machine: Mutex::new(machine) }))
     }
 
