@@ -1,4 +1,7 @@
 //! What several test binaries share. Each uses a part of it.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 pub mod gguf_writer;
+pub mod quantize;
+pub mod random_model;
+pub mod small_vocabulary;
