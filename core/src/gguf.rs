@@ -6,7 +6,7 @@
 //! the file and overlap nothing.
 //!
 //! Deliberately not known here: how bytes come from a file (mapping lives in `kernels`), what the keys mean (that is
-//! `architecture`), and what llama.cpp asks of a file beyond the format (that is validation, apart).
+//! `architecture`), and what llama.cpp asks of a file beyond the format (that is [`validate`]).
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
@@ -14,6 +14,7 @@ mod cursor;
 mod error;
 mod split;
 mod tensor;
+pub mod validate;
 mod value;
 
 use std::collections::HashMap;

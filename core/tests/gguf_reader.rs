@@ -1,5 +1,5 @@
 //! The GGUF reader: what is in a sound file, and what is said of an unsound one.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
 

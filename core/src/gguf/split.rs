@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Gguf;
 use super::error::{KeyError, ParseError, ParseErrorKind};
+use super::value::Value;
 
 /// What a file says about its place in a split model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +21,20 @@ pub struct Split {
 
 /// The keys `split.*`; a model in one file has none, or the count 1.
 pub(super) fn read(gguf: &Gguf<'_>) -> Result<Option<Split>, KeyError> {
-    let count: u16 = gguf.find("split.count")?.unwrap_or(0);
+    let count = if gguf.get("split.count").is_some() { require_u16(gguf, "split.count")? } else { 0 };
     if count < 2 {
         return Ok(None);
     }
-    Ok(Some(Split { index: gguf.require("split.no")?, count, n_tensors: gguf.find("split.tensors.count")? }))
+    Ok(Some(Split { index: require_u16(gguf, "split.no")?, count, n_tensors: gguf.find("split.tensors.count")? }))
+}
+
+/// llama.cpp reads these as `u16` unasked, and aborts if they are anything else.
+fn require_u16(gguf: &Gguf<'_>, key: &str) -> Result<u16, KeyError> {
+    match gguf.get(key) {
+        Some(Value::U16(value)) => Ok(*value),
+        Some(other) => Err(KeyError::WrongType { key: key.to_owned(), expected: "u16", found: other.to_string() }),
+        None => Err(KeyError::Missing { key: key.to_owned() }),
+    }
 }
 
 /// Whether a file with this place may be the `file`-th of `n_files`.

@@ -1,7 +1,10 @@
 //! What several test binaries share: a writer of small models, and where the bundled one is. Each uses a part of it.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 pub mod gguf_writer;
+pub mod quantize;
+pub mod random_model;
+pub mod small_vocabulary;
 
 use std::path::{Path, PathBuf};
 
