@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tokenizer::{Encoding, Vocabulary};
 
 /// Everything off: the plain softmax.
 fn plain() -> SamplerSettings {
@@ -214,6 +215,48 @@ fn settings_survive_json_and_missing_fields_are_defaults() {
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<SamplerSettings>(&json).unwrap(), settings);
     assert!(serde_json::from_str::<SamplerSettings>(r#"{"temprature": 0.7}"#).is_err());
+
+    let forbidding = SamplerSettings { logit_bias: vec![(1, f32::NEG_INFINITY)], ..plain() };
+    let read: SamplerSettings = serde_json::from_str(&serde_json::to_string(&forbidding).unwrap()).unwrap();
+    assert_close(&distribution(&read, &[0.0, 9.0], &[]), &[(0, 1.0)]);
+}
+
+/// One token per entry; encodes to single letters.
+struct Letters(&'static [&'static str]);
+
+impl Vocabulary for Letters {
+    fn n_tokens(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(&self, text: &str, _: Encoding) -> Result<Vec<Token>> {
+        let token = |c: char| self.0.iter().position(|t| *t == c.to_string()).map(|t| t as Token);
+        Ok(text.chars().filter_map(token).collect())
+    }
+
+    fn decode_token(&self, token: Token, _: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0[token as usize].as_bytes());
+    }
+
+    fn is_end_of_generation(&self, _: Token) -> bool {
+        false
+    }
+
+    fn bos(&self) -> Option<Token> {
+        None
+    }
+
+    fn eos(&self) -> Option<Token> {
+        None
+    }
+}
+
+#[test]
+fn sequence_breakers_are_all_tokens_that_hold_the_text_and_its_own_tokens() {
+    let vocabulary = Letters(&["a", "b", ":", ":\n", "ab", "\n"]);
+    assert_eq!(sequence_breakers(&vocabulary, &[":", ""]).unwrap(), [[2], [3]]);
+    assert_eq!(sequence_breakers(&vocabulary, &["ba"]).unwrap(), [[1, 0]]);
+    assert_eq!(sequence_breakers(&vocabulary, &["ab", "\n"]).unwrap(), vec![vec![0, 1], vec![3], vec![4], vec![5]]);
 }
 
 #[test]
