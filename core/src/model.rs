@@ -3,10 +3,14 @@
 //! Cheap to clone, and everything made from it keeps it alive. Sessions hold what they need; nothing here runs.
 
 #[cfg(feature = "ggml")]
+mod file;
+#[cfg(feature = "ggml")]
 mod load;
 mod options;
 
 pub use crate::executor::options::{KvType, ThreadPriority};
+#[cfg(feature = "ggml")]
+pub use file::ModelFile;
 pub use options::{ExecutorChoice, ModelOptions, Progress};
 
 use std::sync::Arc;

@@ -25,6 +25,21 @@ pub(crate) enum Route {
     LlamaCpp,
 }
 
+impl Route {
+    /// The choice that leads here.
+    pub(crate) fn choice(&self) -> ExecutorChoice {
+        match self {
+            Self::Staged(_) => ExecutorChoice::Staged,
+            Self::LlamaCpp => ExecutorChoice::LlamaCpp,
+        }
+    }
+
+    /// The executor's name in output.
+    pub(crate) fn name(&self) -> &'static str {
+        self.choice().name()
+    }
+}
+
 impl ModelFile {
     /// Maps the file at `path`, and the others if it is one of a split model's.
     ///
@@ -74,11 +89,7 @@ impl ModelFile {
     /// `InvalidModel`, and `UnsupportedModel` if the staged executor is wanted and does not describe the model.
     pub fn executor(&self, wanted: ExecutorChoice) -> Result<(ExecutorChoice, String)> {
         let (route, reason) = self.route(&self.gguf()?, wanted)?;
-        let choice = match route {
-            Route::Staged(_) => ExecutorChoice::Staged,
-            Route::LlamaCpp => ExecutorChoice::LlamaCpp,
-        };
-        Ok((choice, reason))
+        Ok((route.choice(), reason))
     }
 
     /// As [`executor`](Self::executor), of the file as already read.
