@@ -7,6 +7,7 @@
 pub mod cancel;
 pub mod error;
 pub mod executor;
+mod kernels;
 pub mod token;
 pub mod tokenizer;
 
