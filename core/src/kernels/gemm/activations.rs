@@ -7,9 +7,12 @@
 //! A tile has up to [`TILE_ROWS`] rows; rows are dealt evenly to as few tiles as possible. Inside a tile, block by block: the rows'
 //! bytes, then their scales, then their starts, so that a kernel walks one ascending stream.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512::Avx512;
 use super::chunks::Share;
-use super::half::{f16_to_f32, f32_to_f16};
 use super::isa::{Interleave, Isa, Kind};
+use super::portable::Portable;
+use super::simd::Simd;
 
 /// Rows of the largest tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -148,45 +151,61 @@ pub(crate) unsafe fn quantise(
     out: *mut u8,
     share: Share<'_>,
 ) {
-    let blocks = shape.blocks();
-    let total = shape.rows * blocks;
-    let len = share.chunk_len(total, 4 * blocks).max(32);
-    while let Some(chunk) = share.take(total.div_ceil(len)) {
-        for item in chunk * len..(chunk * len + len).min(total) {
-            let (row, block) = (item / blocks, item % blocks);
-            let place = Place::of(shape, row, block);
-            // SAFETY: row and block are in range, so the caller's promise covers the block read and the block written; each
-            // (row, block) is one item of one chunk, so no two threads write the same bytes. The `Isa` exists on this CPU.
-            unsafe {
-                let x = x.add(row * x_stride + block * shape.kind.block_len());
-                let out = out.add(place.block);
-                match isa.0 {
-                    Kind::Portable => quantise_block(shape.kind, x, out, &place),
-                    #[cfg(target_arch = "x86_64")]
-                    Kind::Avx512 => quantise_block_avx512(shape.kind, x, out, &place),
-                }
+    let (blocks, block_len) = (shape.blocks(), shape.kind.block_len());
+    let runs = blocks.div_ceil(RUN_BLOCKS);
+    while let Some(item) = share.take(shape.rows * runs) {
+        let (row, first) = (item / runs, item % runs * RUN_BLOCKS);
+        let place = Place::of(shape, row);
+        let run = Run {
+            // SAFETY: the row and its blocks are in range, by the caller's promise.
+            x: unsafe { x.add(row * x_stride + first * block_len) },
+            // SAFETY: as above.
+            out: unsafe { out.add(place.tile + first * place.block_bytes) },
+            blocks: RUN_BLOCKS.min(blocks - first),
+            place,
+        };
+        // SAFETY: each run is one item of one thread, so no two threads write the same bytes. The `Isa` exists on this CPU.
+        unsafe {
+            match isa.0 {
+                Kind::Portable => quantise_run::<Portable>(shape.kind, &run),
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512 => quantise_run_avx512(shape.kind, &run),
             }
         }
     }
 }
 
-/// Where one row's share of one block is written.
+/// Blocks of one row that a thread quantises at a time.
+const RUN_BLOCKS: usize = 32;
+
+/// Consecutive blocks of one row.
+struct Run {
+    x: *const f32,
+    out: *mut u8,
+    blocks: usize,
+    place: Place,
+}
+
+/// Where a row stands in its tile.
 struct Place {
-    /// Offset of the block of all the tile's rows.
-    block: usize,
+    /// Offset of the tile.
+    tile: usize,
+    /// Bytes of a block of all the tile's rows.
+    block_bytes: usize,
     row: usize,
     stride: usize,
     row_unit: usize,
 }
 
 impl Place {
-    fn of(shape: &ActivationShape, row: usize, block: usize) -> Self {
+    fn of(shape: &ActivationShape, row: usize) -> Self {
         let (small, larger) = (shape.rows / shape.tiles(), shape.rows % shape.tiles());
         let boundary = larger * (small + 1);
         let index = if row < boundary { row / (small + 1) } else { larger + (row - boundary) / small };
         let tile = shape.tile(index);
         Self {
-            block: tile.offset + block * tile.stride * shape.kind.block_bytes(),
+            tile: tile.offset,
+            block_bytes: tile.stride * shape.kind.block_bytes(),
             row: row - tile.first,
             stride: tile.stride,
             row_unit: shape.row_unit,
@@ -196,76 +215,75 @@ impl Place {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn quantise_block_avx512(kind: ActivationKind, x: *const f32, out: *mut u8, place: &Place) {
+unsafe fn quantise_run_avx512(kind: ActivationKind, run: &Run) {
     // SAFETY: the caller's promise is passed on.
-    unsafe { quantise_block(kind, x, out, place) }
+    unsafe { quantise_run::<Avx512>(kind, run) }
 }
 
-/// Quantises one block. Plain Rust that compilers vectorise; every instruction set runs it, so every one gives the same bits.
+/// Quantises a run of blocks.
 ///
 /// # Safety
 ///
-/// `x` has a block of floats to read; `out` is the block of the row's tile, with the row's bytes to write.
+/// `run.x` has that many blocks of floats to read, and `run.out` those of the row's tile, with the row's bytes to write.
 #[inline(always)]
-unsafe fn quantise_block(kind: ActivationKind, x: *const f32, out: *mut u8, place: &Place) {
-    match kind {
+unsafe fn quantise_run<S: Simd>(kind: ActivationKind, run: &Run) {
+    for block in 0..run.blocks {
         // SAFETY: the caller's promise.
-        ActivationKind::Q8 => unsafe {
-            let (quants, amax) = to_bytes(&*x.cast::<[f32; 32]>());
-            let sum: i32 = quants.iter().map(|&q| i32::from(q)).sum();
-            write_bytes(&quants, out, place, 32);
-            let Place { row, stride, .. } = *place;
-            let scale = f16_to_f32(f32_to_f16(amax / 127.0));
-            out.add(stride * q8::SCALES + row * 4).cast::<f32>().write(scale);
-            out.add(stride * q8::STARTS_8 + row * 4).cast::<i32>().write(-8 * sum);
-            out.add(stride * q8::STARTS_128 + row * 4).cast::<i32>().write(-128 * sum);
-        },
+        unsafe {
+            let (x, out) = (run.x.add(block * kind.block_len()), run.out.add(block * run.place.block_bytes));
+            match kind {
+                ActivationKind::Q8 => quantise_q8::<S>(x, out, &run.place),
+            }
+        }
     }
 }
 
-/// Below this the reciprocal could overflow; products with such activations are zero in f32 for any weight scale a half holds.
-const SMALLEST: f32 = 1e-30;
-
-/// The integers nearest to `127 x / amax`, ties to even, and `amax`, the largest magnitude.
-#[inline(always)]
-#[allow(clippy::cast_possible_truncation)] // at most 127 by construction
-fn to_bytes<const N: usize>(x: &[f32; N]) -> ([i8; N], f32) {
-    // Sixteen running maxima, so that no order of comparisons stands in the way of vectors.
-    let mut lanes = [0.0_f32; 16];
-    for x in x.chunks_exact(16) {
-        for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane = if x.abs() > *lane { x.abs() } else { *lane };
-        }
-    }
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = if lanes[i + half] > lanes[i] { lanes[i + half] } else { lanes[i] };
-        }
-    }
-    let amax = lanes[0];
-    if amax < SMALLEST {
-        return ([0; N], 0.0);
-    }
-    let factor = 127.0 / amax;
-    (x.map(|x| (x * factor).round_ties_even() as i8), amax)
-}
-
-/// Writes a run of one row's bytes: rows whole, or in units of rows whose steps of eight alternate.
+/// Quantises a block of [`ActivationKind::Q8`].
 ///
 /// # Safety
 ///
-/// `out` is the start of the tile's bytes in this block, with room for `row_len` bytes per row of the tile's stride.
+/// `x` has 32 floats to read; `out` is the block of the row's tile, with the row's bytes to write.
 #[inline(always)]
-unsafe fn write_bytes<const N: usize>(quants: &[i8; N], out: *mut u8, place: &Place, row_len: usize) {
-    // SAFETY: the row is within the stride, and a unit's rows share the unit's bytes without overlap.
+unsafe fn quantise_q8<S: Simd>(x: *const f32, out: *mut u8, place: &Place) {
+    let Place { row, stride, row_unit, .. } = *place;
+    // SAFETY: the caller's promise.
     unsafe {
-        if place.row_unit == 1 {
-            out.add(place.row * row_len).cast::<[i8; N]>().write(*quants);
+        let amax = S::largest(x, 32);
+        let factor = factor(amax);
+        let mut sum = 0;
+        for at in [0, 16] {
+            let (quants, run_sum) = S::quantise(x.add(at), factor);
+            sum += run_sum;
+            write_bytes(quants, out.add(at * row_unit), row, row_unit, 32);
+        }
+        out.add(stride * q8::SCALES + row * 4).cast::<f32>().write(S::round_to_f16(amax / 127.0));
+        out.add(stride * q8::STARTS_8 + row * 4).cast::<i32>().write(-8 * sum);
+        out.add(stride * q8::STARTS_128 + row * 4).cast::<i32>().write(-128 * sum);
+    }
+}
+
+/// What makes integers up to 127 of floats up to `amax`.
+#[inline(always)]
+fn factor(amax: f32) -> f32 {
+    // Below, the reciprocal could overflow. Such blocks count as zero: their products are far below what f32 sums can show.
+    if amax < 1e-30 { 0.0 } else { 127.0 / amax }
+}
+
+/// Writes sixteen of one row's bytes: together, or in eights that alternate with the other row of the unit.
+///
+/// # Safety
+///
+/// `out` is where the sixteen of the tile's first row go, in an area of `row_len` bytes per row with room for `row`.
+#[inline(always)]
+unsafe fn write_bytes(quants: [i8; 16], out: *mut u8, row: usize, row_unit: usize, row_len: usize) {
+    // SAFETY: the caller's promise; a unit's rows share the unit's bytes without overlap.
+    unsafe {
+        if row_unit == 1 {
+            out.add(row * row_len).cast::<[i8; 16]>().write(quants);
         } else {
-            let out = out.add(place.row / 2 * 2 * row_len + place.row % 2 * 8).cast::<i8>();
-            for (step, quants) in quants.chunks_exact(8).enumerate() {
-                out.add(step * 16).copy_from_nonoverlapping(quants.as_ptr(), 8);
-            }
+            let out = out.add(row / 2 * 2 * row_len + row % 2 * 8).cast::<i8>();
+            out.copy_from_nonoverlapping(quants.as_ptr(), 8);
+            out.add(16).copy_from_nonoverlapping(quants.as_ptr().add(8), 8);
         }
     }
 }

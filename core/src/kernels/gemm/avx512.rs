@@ -98,6 +98,37 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn largest(x: *const f32, n: usize) -> f32 {
+        unsafe {
+            let mut largest = _mm512_setzero_ps();
+            let mut i = 0;
+            while i < n {
+                // Of two operands, one of which is not a number, the instruction returns the second.
+                largest = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x.add(i))), largest);
+                i += 16;
+            }
+            _mm512_reduce_max_ps(largest)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn quantise(x: *const f32, factor: f32) -> ([i8; 16], i32) {
+        unsafe {
+            let scaled = _mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(factor));
+            // What is not a number becomes i32::MIN, whose last byte is zero.
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(scaled));
+            let sums = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+            let sum = _mm_cvtsi128_si32(sums) + _mm_extract_epi32::<2>(sums) - 16 * 128;
+            (std::mem::transmute::<__m128i, [i8; 16]>(bytes), sum)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn round_to_f16(f: f32) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm_set_ss(f)))) }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }

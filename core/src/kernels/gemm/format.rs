@@ -14,8 +14,7 @@ pub(crate) enum WeightFormat {
 }
 
 impl WeightFormat {
-    /// Every format, for tests and for tables by format.
-    #[cfg(test)]
+    /// Every format.
     pub(crate) const ALL: [Self; 2] = [Self::Q8_0, Self::Q4_0];
 
     /// Weights per block; `k` is a multiple of it.

@@ -1,6 +1,6 @@
 //! Plain Rust: runs everywhere, is what the others are compared with, and what Miri can read.
 
-use super::half::f16_to_f32;
+use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::Simd;
 
 /// Arrays of sixteen that the compiler may vectorise.
@@ -97,5 +97,24 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store(f: [f32; 16], out: *mut f32) {
         unsafe { out.cast::<[f32; 16]>().write(f) }
+    }
+
+    #[inline(always)]
+    unsafe fn largest(x: *const f32, n: usize) -> f32 {
+        let x = unsafe { std::slice::from_raw_parts(x, n) };
+        x.iter().fold(0.0, |largest, x| if x.abs() > largest { x.abs() } else { largest })
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)] // at most 127
+    unsafe fn quantise(x: *const f32, factor: f32) -> ([i8; 16], i32) {
+        let x = unsafe { x.cast::<[f32; 16]>().read() };
+        let quants = x.map(|x| (x * factor).round_ties_even() as i8);
+        (quants, quants.iter().map(|&quant| i32::from(quant)).sum())
+    }
+
+    #[inline(always)]
+    unsafe fn round_to_f16(f: f32) -> f32 {
+        f16_to_f32(f32_to_f16(f))
     }
 }

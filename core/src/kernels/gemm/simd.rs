@@ -57,6 +57,15 @@ pub(super) trait Simd: Copy {
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Stores `LANES` floats for each activation row of the unit, rows 16 floats apart.
     unsafe fn store(f: Self::F, out: *mut f32);
+
+    /// The largest magnitude of `n` floats, a multiple of 16; what is not a number does not count.
+    unsafe fn largest(x: *const f32, n: usize) -> f32;
+    /// The integers nearest to sixteen floats times `factor`, ties to even, and their sum. Products are at most 127 or not numbers,
+    /// which give zero.
+    unsafe fn quantise(x: *const f32, factor: f32) -> ([i8; 16], i32);
+    /// The nearest value that a half holds.
+    unsafe fn round_to_f16(f: f32) -> f32;
+
     /// Asks for the cache line at `p`, which need not exist.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}

@@ -81,6 +81,23 @@ instruction_set!(
     "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c"
 );
 
+/// Repeats a block for each unit below `U`, unrolled in the source: compilers give up on loops of this size, and sums that are
+/// indexed by a variable live in memory.
+macro_rules! unroll {
+    ($unit:ident in $units:ident => $body:block) => {
+        unroll!($unit $units $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($unit:ident $units:ident $body:block $($index:literal)+) => {
+        $(
+            #[allow(clippy::absurd_extreme_comparisons, unused_comparisons)]
+            if $index < $units {
+                let $unit: usize = $index;
+                $body
+            }
+        )+
+    };
+}
+
 /// A weight format's inner loop.
 pub(super) trait Format {
     /// Multiplies `U` units of activation rows with a group of weights.
@@ -201,7 +218,7 @@ unsafe fn multiply_blocks<S: Simd, F: Blocks, const U: usize>(o: &Operands) {
                 }
                 let w = F::weights::<S>(quants, slab);
                 let weight_scale = S::lanes_f16(scales);
-                for (unit, sum) in sums.iter_mut().enumerate() {
+                unroll!(unit in U => {
                     let row = first_row + unit * S::ROW_UNIT;
                     let start = match F::starts::<S>() {
                         Some(starts) => S::rows_i32(x.add(o.stride * starts + row * 4).cast()),
@@ -213,15 +230,15 @@ unsafe fn multiply_blocks<S: Simd, F: Blocks, const U: usize>(o: &Operands) {
                         S::dot::<false>(start, &w, 0, 32 / S::STEP, x.add(row * 32).cast())
                     };
                     let scale = S::rows_f32(x.add(o.stride * q8::SCALES + row * 4).cast());
-                    *sum = S::mul_add(S::mul(S::to_f32(dot), weight_scale), scale, *sum);
-                }
+                    sums[unit] = S::mul_add(S::mul(S::to_f32(dot), weight_scale), scale, sums[unit]);
+                });
                 quants = quants.add(block_bytes);
                 scales = scales.add(o.group);
                 x = x.add(o.stride * q8::BYTES);
             }
-            for (unit, sum) in sums.iter().enumerate() {
-                S::store(*sum, o.out.add(first_row + unit * S::ROW_UNIT).cast::<f32>().add(lane));
-            }
+            unroll!(unit in U => {
+                S::store(sums[unit], o.out.add(first_row + unit * S::ROW_UNIT).cast::<f32>().add(lane));
+            });
         }
     }
 }
