@@ -7,6 +7,8 @@
 pub mod cancel;
 pub mod error;
 pub mod metrics;
+pub mod executor;
+mod kernels;
 pub mod token;
 
 pub mod gguf;
