@@ -8,7 +8,7 @@ mod file;
 mod load;
 mod options;
 
-pub use crate::executor::options::{KvType, ThreadPriority};
+pub use crate::executor::options::{Kernels, KvType, ThreadPriority};
 #[cfg(feature = "ggml")]
 pub use file::ModelFile;
 pub use options::{ExecutorChoice, ModelOptions, Progress};

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::core::{Core, Shared};
-use self::worker::{Answerer, Job, Prompt};
+use self::worker::{Answerer, Prompt, Request};
 use crate::chat::{ChatTemplate, Message, Tool};
 use crate::decode::Ledger;
 use crate::error::{ErrorKind, Result};
@@ -147,15 +147,14 @@ impl ChatSession {
         messages: Option<Vec<Message>>,
         options: &GenerationOptions,
     ) -> Result<ResponseStream> {
-        let job = Job {
-            turn: Arc::default(),
+        let request = Request {
             prompt,
             sampler: Sampler::new(&options.sampler, self.n_vocab)?,
             stops: StopStrings::new(options.stop.clone())?,
             max_tokens: options.token_limit()?,
             asked: Instant::now(),
         };
-        let turn = self.core.begin(job)?;
+        let turn = self.core.begin(request)?;
         Ok(ResponseStream::new(Arc::clone(&self.core), turn, messages))
     }
 

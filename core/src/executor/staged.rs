@@ -9,6 +9,7 @@
 
 mod block;
 mod graphs;
+mod products;
 mod state;
 mod weights;
 

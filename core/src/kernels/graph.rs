@@ -7,14 +7,16 @@
 //! ggml asserts on shapes that do not fit each other; what comes from a file is checked against the architecture before it
 //! gets here.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
-use super::store::{TensorId, TensorStore};
+use super::gemm::PackedMatrix;
+use super::store::{PackedId, TensorId, TensorStore};
 use crate::architecture::{Activation, Rope, RopePairs, YARN_BETA_FAST, YARN_BETA_SLOW};
 
 /// A ggml context that holds tensor headers and graph nodes.
@@ -96,6 +98,7 @@ pub(crate) struct Builder<'g> {
     arena: &'g Arena,
     stores: &'g [Arc<TensorStore>],
     graph: *mut sys::ggml_cgraph,
+    nodes: RefCell<Vec<Box<dyn Any + Send>>>,
 }
 
 /// Operations: each appends a node and returns its result. SAFETY for all of them: the operands live as long as the graph
@@ -112,7 +115,19 @@ impl<'g> Builder<'g> {
         unsafe { sys::ggml_build_forward_expand(self.graph, node.raw()) }
     }
 
-    fn node(&self, make: impl FnOnce(*mut sys::ggml_context) -> *mut sys::ggml_tensor) -> Tensor<'g> {
+    /// Weights `id` of the graph's store number `store`, packed for our kernels.
+    pub(crate) fn packed(&self, store: usize, id: PackedId) -> PackedMatrix {
+        self.stores[store].packed(id)
+    }
+
+    /// Keeps the description of a custom node as long as the graph.
+    pub(super) fn own<N: Any + Send>(&self, node: Box<N>) -> *const N {
+        let address = ptr::from_ref(&*node);
+        self.nodes.borrow_mut().push(node);
+        address
+    }
+
+    pub(super) fn node(&self, make: impl FnOnce(*mut sys::ggml_context) -> *mut sys::ggml_tensor) -> Tensor<'g> {
         Tensor::new(make(self.arena.take()))
     }
 
@@ -285,6 +300,7 @@ pub(crate) struct Graph {
     /// The allocator's generation that the nodes' addresses belong to.
     pub(super) generation: u64,
     _arena: Box<Arena>,
+    _nodes: Vec<Box<dyn Any + Send>>,
     _stores: Vec<Arc<TensorStore>>,
 }
 
@@ -301,14 +317,15 @@ impl Graph {
         let arena = Box::new(Arena::new(capacity, capacity));
         // SAFETY: the arena was sized for one graph of this capacity.
         let raw = unsafe { sys::ggml_new_graph_custom(arena.raw(), capacity, false) };
-        let builder = Builder { arena: &arena, stores: &stores, graph: raw };
+        let builder = Builder { arena: &arena, stores: &stores, graph: raw, nodes: RefCell::default() };
         let result = body(&builder).map(|tensor| {
             builder.expand(tensor);
             // SAFETY: the tensor is a node of this arena. The flag keeps the allocator from reusing its memory within a run.
             unsafe { sys::ggml_set_output(tensor.raw()) };
             tensor.raw()
         });
-        Self { raw, result, generation: 0, _arena: arena, _stores: stores }
+        let nodes = builder.nodes.into_inner();
+        Self { raw, result, generation: 0, _arena: arena, _nodes: nodes, _stores: stores }
     }
 
     pub(super) fn raw(&self) -> *mut sys::ggml_cgraph {

@@ -38,6 +38,23 @@ impl Mapping {
         &self.bytes
     }
 
+    /// Lets go of the pages of `len` bytes from `offset` on, which were copied and will hardly be read again. Reading them is still
+    /// right, and reads the file.
+    pub(crate) fn release(&self, offset: u64, len: u64) {
+        #[cfg(unix)]
+        {
+            const PAGE: u64 = 64 << 10; // a multiple of every page size there is
+            let (start, end) = (offset.next_multiple_of(PAGE), (offset + len) / PAGE * PAGE);
+            if let (Ok(start), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) {
+                // SAFETY: the mapping is read-only and backed by the file, so dropped pages come back as they were.
+                let dropped = unsafe { self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+                if let Err(error) = dropped {
+                    log::debug!("{}: pages are not dropped: {error}", self.path.display());
+                }
+            }
+        }
+    }
+
     /// The file.
     pub(crate) fn path(&self) -> &Path {
         &self.path

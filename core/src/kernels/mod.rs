@@ -4,6 +4,8 @@
 //! nothing: which tensor goes where and what a decoder block consists of is the executors' business.
 #![allow(unsafe_code)]
 
+mod custom;
+pub(crate) mod gemm;
 pub(crate) mod graph;
 pub(crate) mod llama;
 pub(crate) mod machine;
@@ -15,9 +17,3 @@ pub(crate) mod threads;
 mod vocabulary;
 
 pub use vocabulary::LlamaVocabulary;
-//! It offers safe handles (mapped files, tensors, graphs, the CPU machine) and decides nothing: which tensor goes where and what
-//! a decoder block consists of is the executors' business.
-#![allow(unsafe_code)]
-
-#[allow(dead_code, unused_imports)] // until the staged executor calls it
-pub(crate) mod gemm;

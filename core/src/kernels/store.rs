@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use super::gemm::{self, PackedMatrix, PackedShape};
 use super::graph::{Arena, Tensor};
 use super::machine::Device;
 use super::mapping::Mapping;
@@ -16,6 +17,10 @@ use crate::error::{ErrorKind, Result};
 /// A tensor of a [`TensorStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TensorId(u32);
+
+/// A packed matrix of a [`TensorStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedId(u32);
 
 /// Element types that callers read and write.
 ///
@@ -66,6 +71,7 @@ pub(crate) struct TensorStore {
     tensors: Vec<NonNull<sys::ggml_tensor>>,
     _arena: Arena,
     buffers: Vec<Buffer>,
+    packed: Vec<(PackedMatrix, PackedMemory)>,
     mappings: Vec<Arc<Mapping>>,
     bytes: u64,
 }
@@ -80,6 +86,11 @@ impl TensorStore {
     /// The header of `id`.
     pub(super) fn tensor(&self, id: TensorId) -> Tensor<'_> {
         Tensor::new(self.tensors[id.0 as usize].as_ptr())
+    }
+
+    /// The matrix `id`; it is valid while the store lives.
+    pub(super) fn packed(&self, id: PackedId) -> PackedMatrix {
+        self.packed[id.0 as usize].0
     }
 
     /// Bytes of memory that the store allocated itself; mapped bytes are not counted.
@@ -122,7 +133,7 @@ impl<'d> StoreBuilder<'d> {
     pub(crate) fn new(device: &'d Device, capacity: usize, mappings: Vec<Arc<Mapping>>) -> Self {
         let mapped = mappings.iter().map(|_| None).collect();
         let arena = Arena::new(capacity, 0);
-        let store = TensorStore { tensors: Vec::with_capacity(capacity), _arena: arena, buffers: Vec::new(), mappings, bytes: 0 };
+        let store = TensorStore { tensors: Vec::with_capacity(capacity), _arena: arena, buffers: Vec::new(), packed: Vec::new(), mappings, bytes: 0 };
         Self { device, store, mapped }
     }
 
@@ -182,6 +193,18 @@ impl<'d> StoreBuilder<'d> {
         Ok(id)
     }
 
+    /// The weights `bytes`, as they are in the file, packed for our kernels by `n_threads` threads.
+    pub(crate) fn packed(&mut self, shape: PackedShape, bytes: &[u8], n_threads: usize) -> Result<PackedId> {
+        let mut memory = PackedMemory::allocate(shape.bytes())?;
+        pack(shape, bytes, memory.bytes_mut(), n_threads);
+        self.store.bytes += shape.bytes() as u64;
+        // SAFETY: the memory is aligned, was just packed in this shape, stands still on the heap and is not written again.
+        let matrix = unsafe { PackedMatrix::from_raw(shape, memory.start.as_ptr()) };
+        let id = PackedId(u32::try_from(self.store.packed.len()).expect("fewer than 2^32 matrices"));
+        self.store.packed.push((matrix, memory));
+        Ok(id)
+    }
+
     fn place(&mut self, what: &'static str, raw: *mut sys::ggml_tensor, kind: sys::ggml_backend_buffer_type_t) -> Result<Buffer> {
         // SAFETY: `kind` is a buffer type of the device and the header is alive.
         let needed = unsafe { sys::ggml_backend_buft_get_alloc_size(kind, raw) };
@@ -234,6 +257,51 @@ impl Device {
             sys::ggml_backend_dev_supports_op(self.raw(), product)
         }
     }
+}
+
+/// Memory of one packed matrix.
+struct PackedMemory {
+    start: NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+impl PackedMemory {
+    fn allocate(len: usize) -> Result<Self> {
+        let out_of_memory = ErrorKind::OutOfMemory { what: "weights", needed: len as u64, available: None };
+        let Ok(layout) = std::alloc::Layout::from_size_align(len, gemm::ALIGNMENT) else { return Err(out_of_memory.into()) };
+        assert!(len > 0, "a packed matrix has at least one group");
+        // SAFETY: the layout is not empty.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).ok_or(out_of_memory)?;
+        Ok(Self { start, layout })
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: allocated with this length, initialised to zero, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for PackedMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout and freed once.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Packs runs of groups on several threads.
+fn pack(shape: PackedShape, source: &[u8], out: &mut [u8], n_threads: usize) {
+    let groups = shape.groups().div_ceil(n_threads.max(1));
+    let row_bytes = source.len() / shape.n();
+    let source_runs = source.chunks(groups * shape.interleave().group * row_bytes);
+    let out_runs = out.chunks_mut(groups * shape.group_bytes());
+    std::thread::scope(|scope| {
+        for (source, out) in source_runs.zip(out_runs) {
+            scope.spawn(move || {
+                let groups = source.chunks(shape.interleave().group * row_bytes);
+                groups.zip(out.chunks_exact_mut(shape.group_bytes())).for_each(|(rows, out)| shape.pack_group(rows, out));
+            });
+        }
+    });
 }
 
 fn allocate(what: &'static str, kind: sys::ggml_backend_buffer_type_t, len: usize) -> Result<Buffer> {

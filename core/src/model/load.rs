@@ -79,6 +79,7 @@ fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
         threads: Arc::new(ThreadPool::new(&thread_options(options))?),
         kv_type: options.kv_type,
         max_rows: options.batch_size,
+        kernels: options.kernels,
         stage_layers: usize::MAX,
     })
 }

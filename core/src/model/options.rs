@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
-use crate::executor::options::{KvType, ThreadPriority};
+use crate::executor::options::{Kernels, KvType, ThreadPriority};
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
@@ -29,6 +29,8 @@ pub struct ModelOptions {
     pub executor: ExecutorChoice,
     /// How the cache stores keys and values.
     pub kv_type: KvType,
+    /// Whose kernels multiply and attend, in the staged executor.
+    pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
     /// The chat template, instead of the one in the file.
@@ -68,6 +70,7 @@ impl Default for ModelOptions {
             cpu_mask: None,
             executor: ExecutorChoice::default(),
             kv_type: KvType::default(),
+            kernels: Kernels::default(),
             batch_size: 512,
             chat_template: None,
             progress: None,
@@ -85,6 +88,7 @@ impl fmt::Debug for ModelOptions {
             .field("cpu_mask", &self.cpu_mask)
             .field("executor", &self.executor)
             .field("kv_type", &self.kv_type)
+            .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
             .finish_non_exhaustive()
     }

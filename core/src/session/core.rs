@@ -1,7 +1,7 @@
 //! What the session, its streams and its worker share.
 //!
 //! One lock guards the conversation and says which turn is open. A turn is settled, and becomes history, under that lock, so
-//! whoever asks for the next answer finds the last one there. Lock order: this lock, then a turn's. The worker holds
+//! whoever asks for the next answer finds the last one there. Lock order: this lock, then the worker's or a turn's. The worker holds
 //! [`Shared`] but not [`Core`], so the last stream or session to go ends the worker and waits for it.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::conversation::Conversation;
 use super::options::Response;
 use super::turn::Turn;
-use super::worker::Job;
+use super::worker::{Job, OwedTurn, Request};
 use crate::chat::Message;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::SessionMetrics;
@@ -68,13 +68,24 @@ impl Shared {
 
     /// Cancels the open turn, if there is one.
     pub(super) fn cancel(&self) {
-        if let Some(turn) = &self.state.lock().turn {
-            turn.cancel();
-        }
+        self.state.lock().cancel();
+    }
+
+    /// Cancels the open turn and takes the worker, in one step, so that no turn begins in between.
+    fn close(&self, worker: &Mutex<Option<Worker>>) -> Option<Worker> {
+        let state = self.state.lock();
+        state.cancel();
+        worker.lock().take()
     }
 }
 
 impl State {
+    fn cancel(&self) {
+        if let Some(turn) = &self.turn {
+            turn.cancel();
+        }
+    }
+
     fn check_idle(&self) -> Result<()> {
         match &self.turn {
             Some(turn) if turn.is_open() => Err(ErrorKind::Busy.into()),
@@ -89,10 +100,11 @@ impl Core {
     }
 
     /// Opens a turn. Fails with `Busy` while another one is open, with `Closed` after [`close`](Self::close).
-    pub(super) fn begin(&self, job: Job) -> Result<Arc<Turn>> {
+    pub(super) fn begin(&self, request: Request) -> Result<Arc<Turn>> {
         let mut state = self.shared.state.lock();
         state.check_idle()?;
-        let turn = Arc::clone(&job.turn);
+        let turn = Arc::default();
+        let job = Job { turn: OwedTurn(Arc::clone(&turn)), request };
         let worker = self.worker.lock();
         let sent = worker.as_ref().is_some_and(|worker| worker.jobs.send(job).is_ok());
         if !sent {
@@ -115,8 +127,7 @@ impl Core {
 
     /// Cancels the open turn, ends the worker and waits for it. Nothing runs after that.
     pub(super) fn close(&self) {
-        self.shared.cancel();
-        let worker = self.worker.lock().take();
+        let worker = self.shared.close(&self.worker);
         if let Some(Worker { jobs, thread }) = worker {
             drop(jobs);
             // A panic of the worker was reported to its turn; a worker that drops its own session must not wait for itself.

@@ -23,7 +23,22 @@ use crate::tokenizer::Encoding;
 
 /// A turn to be answered.
 pub(super) struct Job {
-    pub(super) turn: Arc<Turn>,
+    pub(super) turn: OwedTurn,
+    pub(super) request: Request,
+}
+
+/// A turn that the worker owes an end. However the job goes away, the turn gets one: also if the worker panics, or has
+/// panicked while the job was on its way.
+pub(super) struct OwedTurn(pub(super) Arc<Turn>);
+
+impl Drop for OwedTurn {
+    fn drop(&mut self) {
+        self.0.end(Err(ErrorKind::Closed.into()));
+    }
+}
+
+/// What is asked for.
+pub(super) struct Request {
     pub(super) prompt: Prompt,
     pub(super) sampler: Sampler,
     pub(super) stops: StopStrings,
@@ -61,20 +76,15 @@ impl Answerer {
     }
 
     fn work(&mut self, queue: Receiver<Job>) {
-        for job in queue {
-            let turn = Arc::clone(&job.turn);
-            let _ends_on_panic = EndTurn(&turn);
-            turn.end(self.answer(job));
+        for Job { turn, request } in queue {
+            turn.0.end(self.answer(&turn.0, request));
         }
     }
 
-    fn answer(&mut self, job: Job) -> Result<Response> {
-        if job.turn.flag().is_cancelled() {
-            return Err(ErrorKind::Cancelled.into());
-        }
+    fn answer(&mut self, turn: &Turn, request: Request) -> Result<Response> {
         let mut metrics = GenerationMetrics::default();
-        let seed = job.sampler.seed();
-        let result = self.generate(job, &mut metrics);
+        let seed = request.sampler.seed();
+        let result = self.generate(turn, request, &mut metrics);
         metrics.peak_rss_bytes = peak_rss_bytes();
         let end = match &result {
             Ok(_) => GenerationEnd::Completed,
@@ -87,26 +97,34 @@ impl Answerer {
     }
 
     /// The turn as a transaction: rolls the ledger back unless it comes to its end.
-    fn generate(&mut self, job: Job, metrics: &mut GenerationMetrics) -> Result<(Generated, usize)> {
-        let Fitted { tokens, dropped } = self.prompt(&job)?;
+    fn generate(
+        &mut self,
+        turn: &Turn,
+        request: Request,
+        metrics: &mut GenerationMetrics,
+    ) -> Result<(Generated, usize)> {
+        if turn.flag().is_cancelled() {
+            return Err(ErrorKind::Cancelled.into());
+        }
+        let Fitted { tokens, dropped } = self.prompt(&request)?;
         let mut ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
         };
         let start = ledger.agreeing(&tokens);
-        let result = self.decode(&mut ledger, job, &tokens, metrics);
+        let result = self.decode(turn, request, &mut ledger, &tokens, metrics);
         if result.is_ok() || ledger.roll_back(start).is_ok() {
             self.ledger = Some(ledger);
         }
         Ok((result?, dropped))
     }
 
-    fn prompt(&self, job: &Job) -> Result<Fitted> {
-        match &job.prompt {
+    fn prompt(&self, request: &Request) -> Result<Fitted> {
+        match &request.prompt {
             Prompt::Text(text) => Ok(Fitted { tokens: self.encode(text)?, dropped: 0 }),
             Prompt::Messages(new) => {
                 let conversation = self.shared.conversation();
-                let room = Room { capacity: self.capacity, max_tokens: job.max_tokens };
+                let room = Room { capacity: self.capacity, max_tokens: request.max_tokens };
                 conversation.fit(new, self.overflow, room, |messages| {
                     self.encode(&self.parts.template.render(messages, &conversation.tools, true)?)
                 })
@@ -128,24 +146,16 @@ impl Answerer {
 
     fn decode(
         &self,
+        turn: &Turn,
+        request: Request,
         ledger: &mut Ledger,
-        job: Job,
         prompt: &[Token],
         metrics: &mut GenerationMetrics,
     ) -> Result<Generated> {
-        let Job { turn, mut sampler, stops, max_tokens, asked, .. } = job;
+        let Request { mut sampler, stops, max_tokens, asked, .. } = request;
         let mut sink = |piece: &str| turn.push(piece);
         let output = Output::new(&*self.parts.vocabulary, stops, max_tokens, &mut sink);
         let generation = Generation { ledger, sampler: &mut sampler, output, cancel: turn.flag(), metrics, asked };
         generation.run(prompt)
-    }
-}
-
-/// Ends the turn if the worker panics, so that nobody waits for it for ever.
-struct EndTurn<'a>(&'a Turn);
-
-impl Drop for EndTurn<'_> {
-    fn drop(&mut self) {
-        self.0.end(Err(ErrorKind::Closed.into()));
     }
 }

@@ -4,6 +4,7 @@
 //! lacks has no tensor, and what has no tensor is not built. The order of operations is llama.cpp's, so that with ggml's kernels
 //! the numbers are too.
 
+use super::products::Products;
 use super::weights::{LayerWeights, StagedModel};
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor as T};
 use crate::kernels::graph::{Builder, Tensor};
@@ -32,6 +33,7 @@ pub(super) struct Block<'a, 'g> {
     pub(super) arch: &'a Architecture,
     pub(super) layer: u32,
     pub(super) weights: &'a LayerWeights,
+    pub(super) products: Products,
     pub(super) keys: Tensor<'g>,
     pub(super) values: Tensor<'g>,
 }
@@ -67,27 +69,42 @@ impl<'g> Block<'_, 'g> {
     /// Rotated queries `[head_dim, heads, rows]`, rotated keys `[head_dim, kv_heads, rows]`, values `[n_embd_kv, rows]`.
     fn queries_keys_values(&self, inputs: &StageInputs<'g>, x: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>, Tensor<'g>) {
         let arch = self.arch;
-        let (dim, heads, kv) = (i64::from(arch.head_dim), i64::from(arch.n_heads), i64::from(arch.n_heads_kv));
-        let (q, k, v) = if arch.fused_qkv {
+        let (n_q, n_kv) = (i64::from(arch.n_embd_q()), i64::from(arch.n_embd_kv()));
+        let [q, k, v] = if arch.fused_qkv {
             let all = self.linear(x, T::AttnQkv, T::AttnQkvBias);
-            let (head, row) = (all.nb(0) * arch.head_dim as usize, all.nb(1));
-            let (k_at, v_at) = (head * arch.n_heads as usize, head * (arch.n_heads + arch.n_heads_kv) as usize);
-            (
-                self.graph.view_3d(all, [dim, heads, inputs.rows], [head, row], 0),
-                self.graph.view_3d(all, [dim, kv, inputs.rows], [head, row], k_at),
-                self.graph.view_2d(all, [dim * kv, inputs.rows], row, v_at),
-            )
+            self.columns(all, [n_q, n_kv, n_kv])
         } else {
-            let q = self.linear(x, T::AttnQ, T::AttnQBias);
-            let k = self.linear(x, T::AttnK, T::AttnKBias);
-            let v = self.linear(x, T::AttnV, T::AttnVBias);
-            (self.graph.reshape(q, &[dim, heads, inputs.rows]), self.graph.reshape(k, &[dim, kv, inputs.rows]), v)
+            match self.joined(x, [T::AttnQ, T::AttnK, T::AttnV]) {
+                Some(all) => self.columns(all, [n_q, n_kv, n_kv]),
+                None => [T::AttnQ, T::AttnK, T::AttnV].map(|which| self.product(x, which)),
+            }
         };
+        let (q, k) = (self.biased(q, T::AttnQBias), self.biased(k, T::AttnKBias));
+        let v = self.biased(v, T::AttnVBias);
         let rope = arch.layer_rope(self.layer);
-        let rotate = |x| self.graph.rope(x, inputs.positions, inputs.rope_factors, rope);
-        let (q, k) = (rotate(self.norm_if_any(q, T::AttnQNorm)), rotate(self.norm_if_any(k, T::AttnKNorm)));
+        let rotate = |x, heads, gain| {
+            let x = self.norm_if_any(self.heads(x, heads), gain);
+            self.graph.rope(x, inputs.positions, inputs.rope_factors, rope)
+        };
+        let (q, k) = (rotate(q, arch.n_heads, T::AttnQNorm), rotate(k, arch.n_heads_kv, T::AttnKNorm));
         let q = if arch.family.scale_queries { self.graph.scale(q, arch.attention_scale) } else { q };
         (q, k, v)
+    }
+
+    /// `x`, `[head_dim · heads, rows]`, as `[head_dim, heads, rows]`.
+    fn heads(&self, x: Tensor<'g>, heads: u32) -> Tensor<'g> {
+        let dim = self.arch.head_dim;
+        self.graph.view_3d(x, [dim.into(), heads.into(), x.ne(1)], [x.nb(0) * dim as usize, x.nb(1)], 0)
+    }
+
+    /// `x` cut into columns of these widths.
+    fn columns<const N: usize>(&self, x: Tensor<'g>, widths: [i64; N]) -> [Tensor<'g>; N] {
+        let mut first = 0;
+        widths.map(|width| {
+            let view = self.graph.view_2d(x, [width, x.ne(1)], x.nb(1), first);
+            first += x.nb(0) * usize::try_from(width).unwrap_or(0);
+            view
+        })
     }
 
     /// Attention of `q` over the cache, `[n_embd_q, rows]`.
@@ -106,34 +123,44 @@ impl<'g> Block<'_, 'g> {
 
     fn feed_forward(&self, x: Tensor<'g>) -> Tensor<'g> {
         let activation = self.arch.family.activation;
-        let up = self.linear(x, T::FfnUp, T::FfnUpBias);
-        let activated = if self.arch.family.fused_gate_up {
-            self.graph.gated_halves(activation, up)
-        } else {
-            self.graph.gated(activation, self.linear(x, T::FfnGate, T::FfnGateBias), up)
+        let has_bias = [T::FfnGateBias, T::FfnUpBias].iter().any(|&bias| self.weights.vector(bias).is_some());
+        let joined = if has_bias { None } else { self.joined(x, [T::FfnGate, T::FfnUp]) };
+        let activated = match joined {
+            _ if self.arch.family.fused_gate_up => self.graph.gated_halves(activation, self.product(x, T::FfnUp)),
+            Some(gate_up) => self.graph.gated_halves(activation, gate_up),
+            None => {
+                let up = self.linear(x, T::FfnUp, T::FfnUpBias);
+                self.graph.gated(activation, self.linear(x, T::FfnGate, T::FfnGateBias), up)
+            }
         };
         self.linear(activated, T::FfnDown, T::FfnDownBias)
     }
 
-    fn tensor(&self, which: T) -> Option<Tensor<'g>> {
-        self.weights.get(which).map(|id| self.graph.stored(WEIGHTS, id))
+    /// Products of `x` with several matrices side by side, if one walk over all of them can make it.
+    fn joined<const N: usize>(&self, x: Tensor<'g>, which: [T; N]) -> Option<Tensor<'g>> {
+        let present = which.iter().all(|&which| which.spec(self.arch).is_some());
+        if present { self.products.joined(self.graph, x, &which.map(|which| self.weights.matrix(which))) } else { None }
     }
 
-    fn required(&self, which: T) -> Tensor<'g> {
-        self.tensor(which).expect("the architecture was checked against the file")
+    fn product(&self, x: Tensor<'g>, which: T) -> Tensor<'g> {
+        self.products.one(self.graph, x, self.weights.matrix(which))
     }
 
     fn linear(&self, x: Tensor<'g>, weight: T, bias: T) -> Tensor<'g> {
-        let product = self.graph.mul_mat(self.required(weight), x);
-        self.tensor(bias).map_or(product, |bias| self.graph.add(product, bias))
+        self.biased(self.product(x, weight), bias)
+    }
+
+    fn biased(&self, x: Tensor<'g>, bias: T) -> Tensor<'g> {
+        self.weights.vector(bias).map_or(x, |id| self.graph.add(x, self.graph.stored(WEIGHTS, id)))
     }
 
     fn norm(&self, x: Tensor<'g>, gain: T) -> Tensor<'g> {
-        self.graph.rms_norm(x, self.required(gain), self.arch.norm_epsilon)
+        let gain = self.weights.vector(gain).expect("the architecture was checked against the file");
+        self.graph.rms_norm(x, self.graph.stored(WEIGHTS, gain), self.arch.norm_epsilon)
     }
 
     fn norm_if_any(&self, x: Tensor<'g>, gain: T) -> Tensor<'g> {
-        if self.tensor(gain).is_some() { self.norm(x, gain) } else { x }
+        if self.weights.vector(gain).is_some() { self.norm(x, gain) } else { x }
     }
 }
 
@@ -151,7 +178,7 @@ pub(super) fn embed<'g>(graph: &Builder<'g>, model: &StagedModel, tokens: Tensor
 pub(super) fn project<'g>(graph: &Builder<'g>, model: &StagedModel, h: Tensor<'g>) -> Tensor<'g> {
     let arch = model.arch();
     let gain = graph.stored(WEIGHTS, model.required(GlobalTensor::OutputNorm));
-    let mut logits = graph.mul_mat(graph.stored(WEIGHTS, model.output()), graph.rms_norm(h, gain, arch.norm_epsilon));
+    let mut logits = Products(model.isa()).one(graph, graph.rms_norm(h, gain, arch.norm_epsilon), model.output());
     if let Some(bias) = model.get(GlobalTensor::OutputBias) {
         logits = graph.add(logits, graph.stored(WEIGHTS, bias));
     }

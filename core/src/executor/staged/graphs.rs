@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::block::{self, Block, StageInputs, WEIGHTS};
+use super::products::Products;
 use super::state::{State, StateTensors};
 use super::weights::StagedModel;
 use crate::architecture::GlobalTensor;
@@ -126,6 +127,7 @@ impl Graphs {
                 arch: model.arch(),
                 layer: u32::try_from(layer).expect("layers are counted in u32"),
                 weights: model.layer(layer),
+                products: Products(model.isa()),
                 keys: self.state(graph, tensors.keys[layer]),
                 values: self.state(graph, tensors.values[layer]),
             };

@@ -1,6 +1,7 @@
 //! A model's weights where the staged executor wants them.
 //!
-//! Matrices go into the layout in which the device multiplies fastest; everything else stays in the mapped file.
+//! Every matrix is resident in one layout: ours where our kernels multiply its format, else the one that the device prefers, else
+//! the file's. Everything else stays in the mapped file.
 
 use std::sync::Arc;
 
@@ -10,12 +11,13 @@ use super::StagedExecutor;
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
-use crate::executor::options::KvType;
+use crate::executor::options::{Kernels, KvType};
 use crate::executor::{Executor, Weights};
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::kernels::gemm::{Isa, PackedShape, WeightFormat};
 use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
-use crate::kernels::store::{StoreBuilder, TensorId, TensorStore};
+use crate::kernels::store::{PackedId, StoreBuilder, TensorId, TensorStore};
 use crate::kernels::threads::ThreadPool;
 
 /// How a staged model is set up.
@@ -26,16 +28,42 @@ pub(crate) struct StagedOptions {
     pub(crate) kv_type: KvType,
     /// Rows that one pass may have.
     pub(crate) max_rows: usize,
+    /// Whose kernels multiply.
+    pub(crate) kernels: Kernels,
     /// Layers per stage.
     pub(crate) stage_layers: usize,
 }
 
+/// Where a tensor is, and so who multiplies with it.
+#[derive(Clone, Copy)]
+pub(super) enum Weight {
+    /// A tensor of ggml's, in the file's layout or the device's own.
+    Ggml(TensorId),
+    /// A matrix packed for our kernels.
+    Packed(PackedId),
+}
+
+impl Weight {
+    /// The tensor, of a weight that is no matrix and so never packed.
+    fn tensor(self) -> TensorId {
+        match self {
+            Self::Ggml(id) => id,
+            Self::Packed(_) => unreachable!("only matrices are packed"),
+        }
+    }
+}
+
 /// Tensors of one layer.
-pub(super) struct LayerWeights([Option<TensorId>; LayerTensor::ALL.len()]);
+pub(super) struct LayerWeights([Option<Weight>; LayerTensor::ALL.len()]);
 
 impl LayerWeights {
-    pub(super) fn get(&self, tensor: LayerTensor) -> Option<TensorId> {
-        self.0[tensor as usize]
+    pub(super) fn matrix(&self, which: LayerTensor) -> Weight {
+        self.0[which as usize].expect("the architecture was checked against the file")
+    }
+
+    /// A bias, gain or other vector, if the file has it.
+    pub(super) fn vector(&self, which: LayerTensor) -> Option<TensorId> {
+        self.0[which as usize].map(Weight::tensor)
     }
 }
 
@@ -44,8 +72,9 @@ pub(crate) struct StagedModel {
     arch: Architecture,
     options: StagedOptions,
     layers: Vec<LayerWeights>,
-    globals: [Option<TensorId>; GlobalTensor::ALL.len()],
-    output: TensorId,
+    globals: [Option<Weight>; GlobalTensor::ALL.len()],
+    output: Weight,
+    isa: Isa,
     store: Arc<TensorStore>,
     machine: Mutex<Machine>,
 }
@@ -61,10 +90,14 @@ impl StagedModel {
         progress: &mut dyn FnMut(f32), cancel: &Cancel,
     ) -> Result<Arc<Self>> {
         let device = Device::cpu()?;
+        let isa = Isa::detect();
         let mut loader = Loader {
             file,
             mappings,
             device,
+            isa,
+            kernels: options.kernels,
+            n_threads: options.threads.n_threads(),
             store: StoreBuilder::new(device, file.tensors().len() + 1, mappings.to_vec()),
             done: 0,
             progress,
@@ -87,7 +120,7 @@ impl StagedModel {
             None => loader.tied_output(globals[GlobalTensor::TokenEmbedding as usize])?,
         };
         let (store, machine) = (loader.store.build(), Machine::new(device, Arc::clone(&options.threads))?);
-        Ok(Arc::new(Self { arch, options, layers, globals, output, store, machine: Mutex::new(machine) }))
+        Ok(Arc::new(Self { arch, options, layers, globals, output, isa, store, machine: Mutex::new(machine) }))
     }
 
     pub(super) fn arch(&self) -> &Architecture {
@@ -103,7 +136,7 @@ impl StagedModel {
     }
 
     pub(super) fn get(&self, tensor: GlobalTensor) -> Option<TensorId> {
-        self.globals[tensor as usize]
+        self.globals[tensor as usize].map(Weight::tensor)
     }
 
     pub(super) fn required(&self, tensor: GlobalTensor) -> TensorId {
@@ -111,8 +144,13 @@ impl StagedModel {
     }
 
     /// The output matrix; the embeddings, or a copy of them in another layout, where the two are tied.
-    pub(super) fn output(&self) -> TensorId {
+    pub(super) fn output(&self) -> Weight {
         self.output
+    }
+
+    /// The instruction set that weights are packed for.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
     }
 
     pub(super) fn store(&self) -> &Arc<TensorStore> {
@@ -138,6 +176,9 @@ struct Loader<'a> {
     file: &'a Gguf<'a>,
     mappings: &'a [Arc<Mapping>],
     device: &'static Device,
+    isa: Isa,
+    kernels: Kernels,
+    n_threads: usize,
     store: StoreBuilder<'static>,
     done: usize,
     progress: &'a mut dyn FnMut(f32),
@@ -148,32 +189,53 @@ impl<'a> Loader<'a> {
     /// ggml's vector code reads tensors at this alignment, in bytes.
     const ALIGNMENT: usize = 32;
 
-    fn place(&mut self, name: &str, is_matrix: bool) -> Result<Option<TensorId>> {
+    fn place(&mut self, name: &str, is_matrix: bool) -> Result<Option<Weight>> {
         if self.cancel.is_cancelled() {
             return Err(ErrorKind::Cancelled.into());
         }
         let Some(info) = self.file.tensor(name) else { return Ok(None) };
-        let id = if is_matrix { self.matrix(info)? } else { self.plain(info)? };
+        let weight = if is_matrix { self.matrix(info)? } else { Weight::Ggml(self.plain(info)?) };
         self.done += 1;
         #[allow(clippy::cast_precision_loss)] // a share for a progress bar
         (self.progress)(self.done as f32 / self.file.tensors().len() as f32);
-        Ok(Some(id))
+        Ok(Some(weight))
     }
 
     /// Output weights that are the embeddings: the same tensor, unless products want it in another layout.
-    fn tied_output(&mut self, embedding: Option<TensorId>) -> Result<TensorId> {
+    fn tied_output(&mut self, embedding: Option<Weight>) -> Result<Weight> {
         let info = self.file.tensor(GlobalTensor::TokenEmbedding.name());
-        let (Some(id), Some(info)) = (embedding, info) else { unreachable!("the embeddings are required") };
-        match self.device.preferred_layout(info.ty.code(), info.shape.dims()) {
-            None => Ok(id),
-            Some(_) => self.matrix(info),
-        }
+        let (Some(embedding), Some(info)) = (embedding, info) else { unreachable!("the embeddings are required") };
+        let preferred = self.device.preferred_layout(info.ty.code(), info.shape.dims());
+        if self.packed_shape(info).is_none() && preferred.is_none() { Ok(embedding) } else { self.matrix(info) }
     }
 
-    fn matrix(&mut self, info: &TensorInfo<'_>) -> Result<TensorId> {
-        let Some(layout) = self.device.preferred_layout(info.ty.code(), info.shape.dims()) else { return self.plain(info) };
+    /// A matrix in the layout of our kernels, else in the one the device prefers, else as it is in the file.
+    fn matrix(&mut self, info: &TensorInfo<'_>) -> Result<Weight> {
         let bytes = self.bytes(info);
-        self.store.copied(info.ty.code(), info.shape.dims(), bytes, Some(layout))
+        if let Some(shape) = self.packed_shape(info) {
+            let id = self.store.packed(shape, bytes, self.n_threads)?;
+            self.mappings[info.file].release(info.offset, info.size);
+            return Ok(Weight::Packed(id));
+        }
+        let (element, dims) = (info.ty.code(), info.shape.dims());
+        let Some(layout) = self.device.preferred_layout(element, dims) else {
+            return self.plain(info).map(Weight::Ggml);
+        };
+        let id = self.store.copied(element, dims, bytes, Some(layout))?;
+        self.mappings[info.file].release(info.offset, info.size);
+        Ok(Weight::Ggml(id))
+    }
+
+    /// The shape in which our kernels take a matrix, if they take it and may.
+    fn packed_shape(&self, info: &TensorInfo<'_>) -> Option<PackedShape> {
+        let format = match info.ty {
+            _ if self.kernels == Kernels::Ggml => return None,
+            TensorType::Q8_0 => WeightFormat::Q8_0,
+            TensorType::Q4_0 => WeightFormat::Q4_0,
+            _ => return None,
+        };
+        let size = |n: u64| usize::try_from(n).ok();
+        PackedShape::new(format, size(info.shape.n_rows())?, size(info.shape.row_len())?, self.isa.interleave())
     }
 
     fn plain(&mut self, info: &TensorInfo<'_>) -> Result<TensorId> {

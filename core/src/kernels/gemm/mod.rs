@@ -33,5 +33,5 @@ pub(crate) use activations::{ActivationKind, ActivationShape, quantise};
 pub(crate) use chunks::{ChunkCounter, Share};
 pub(crate) use format::WeightFormat;
 pub(crate) use isa::Isa;
-pub(crate) use packed::{PackedMatrix, PackedShape};
+pub(crate) use packed::{ALIGNMENT, PackedMatrix, PackedShape};
 pub(crate) use product::{Part, product};
