@@ -7,8 +7,6 @@
 pub mod cancel;
 pub mod error;
 pub mod metrics;
-pub mod executor;
-mod kernels;
 pub mod token;
 
 pub mod gguf;
