@@ -16,7 +16,7 @@ use fulcrum::executor::llama::oracle::Oracle;
 use fulcrum::executor::options::ThreadOptions;
 use fulcrum::executor::{Executor, Row};
 use fulcrum::model::ExecutorChoice;
-use fulcrum::{Cancel, KvType, Model, ModelOptions, Token};
+use fulcrum::{Cancel, Kernels, KvType, Model, ModelOptions, Token};
 
 const N_CELLS: usize = 512;
 
@@ -48,11 +48,16 @@ struct Pair {
 }
 
 impl Pair {
-    fn load(path: &Path, name: String, kv_type: KvType) -> Self {
-        let options =
-            ModelOptions { executor: ExecutorChoice::Staged, threads: Some(2), kv_type, ..ModelOptions::default() };
+    fn load(path: &Path, name: String, kernels: Kernels, kv_type: KvType) -> Self {
+        let options = ModelOptions {
+            executor: ExecutorChoice::Staged,
+            threads: Some(1),
+            kernels,
+            kv_type,
+            ..ModelOptions::default()
+        };
         let model = Model::load(path, options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let threads = ThreadOptions::new(2);
+        let threads = ThreadOptions::new(1);
         let options = LlamaOptions { threads, kv_type, ..LlamaOptions::default() };
         let staged = model.weights().executor(N_CELLS).unwrap();
         Self { staged, llama: Oracle::load(path, N_CELLS, &options).unwrap(), name }
@@ -128,7 +133,7 @@ fn check_family(family: Family) {
             let name = format!("{family:?}-{weights:?}{}", if tied { "-tied" } else { "" });
             let options = random_model::ModelOptions::new(family).weights(weights).tied(tied);
             let file = File::write(&name, &random_model(family, &options).write());
-            compare(&mut Pair::load(&file.0, name, KvType::F16), TOLERANCE);
+            compare(&mut Pair::load(&file.0, name, Kernels::Ggml, KvType::F16), TOLERANCE);
         }
     }
 }
@@ -167,7 +172,7 @@ fn a_q8_0_cache_stays_near_llama_cpps() {
         let options = random_model::ModelOptions::new(family);
         let name = format!("{family:?}-q8_0-cache");
         let file = File::write(&name, &random_model(family, &options).write());
-        compare(&mut Pair::load(&file.0, name, KvType::Q8_0), 5e-2);
+        compare(&mut Pair::load(&file.0, name, Kernels::Ggml, KvType::Q8_0), 5e-2);
     }
 }
 
@@ -175,7 +180,7 @@ fn a_q8_0_cache_stays_near_llama_cpps() {
 #[test]
 fn a_tree_gives_each_path_the_logits_of_a_chain() {
     let file = File::write("tree", &random_model(Family::Gemma3, &random_model::ModelOptions::new(Family::Gemma3)).write());
-    let mut pair = Pair::load(&file.0, "tree".into(), KvType::F16);
+    let mut pair = Pair::load(&file.0, "tree".into(), Kernels::Ggml, KvType::F16);
     let history = tokens(20, pair.llama.n_vocab());
     pair.batch(&history, "history", TOLERANCE);
     let (n_vocab, n_layers) = (pair.llama.n_vocab(), pair.staged.shape().n_layers);
