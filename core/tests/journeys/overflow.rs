@@ -58,7 +58,7 @@ fn dropping_oldest_turns_goes_on_for_ever_and_keeps_the_system_prompt() {
     for turn in 0..30 {
         let response = session.respond_with(&format!("message {turn}"), &sampled(12)).unwrap();
         assert_eq!(response.finish_reason, FinishReason::MaxTokens, "there is room for the answer");
-        assert!(response.dropped_messages >= dropped && response.dropped_messages % 2 == 0, "whole turns");
+        assert!(response.dropped_messages >= dropped && response.dropped_messages.is_multiple_of(2), "whole turns");
         dropped = response.dropped_messages;
         let history = session.history();
         assert_eq!((history.len(), &history[0]), (3 + 2 * turn, &Message::system("sys")), "all of it is still there");
