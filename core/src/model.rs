@@ -2,9 +2,16 @@
 //!
 //! Cheap to clone, and everything made from it keeps it alive. Sessions hold what they need; nothing here runs.
 
+#[cfg(feature = "ggml")]
+mod file;
+#[cfg(feature = "ggml")]
+mod load;
 mod options;
 
-pub use options::{ExecutorChoice, KvType, ModelOptions, Progress, ThreadPriority};
+pub use crate::executor::options::{Kernels, KvType, ThreadPriority};
+#[cfg(feature = "ggml")]
+pub use file::ModelFile;
+pub use options::{ExecutorChoice, ModelOptions, Progress};
 
 use std::sync::Arc;
 

@@ -148,4 +148,5 @@ fn backend(reason: String) -> crate::error::Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 mod tests;

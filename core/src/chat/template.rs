@@ -21,13 +21,14 @@ use super::strftime::strftime;
 use super::{Message, Role, Tool};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Steps of the template engine for one rendering, and more for each message and tool: real templates use hundreds per message.
-const FUEL: u64 = 200_000;
-const FUEL_PER_ITEM: u64 = 20_000;
+/// Steps of the template engine for one rendering, and more for each message and tool, where real templates use a few hundred.
+const FUEL: u64 = 100_000;
+const FUEL_PER_ITEM: u64 = 1_000;
+const MAX_FUEL: u64 = 500_000;
 const RECURSION_LIMIT: usize = 100;
-/// A template builds values of at most one level per few steps, and the engine walks them recursively. This much stack (of
-/// address space; memory only as far as it is used) holds for a conversation of 100 messages built to nest.
-const STACK_BYTES: usize = 64 << 20;
+/// A step can nest a value at most one level deeper, and the engine prints, compares and drops values recursively. A frame of
+/// that was measured at less than 0.7 KiB (2.6 without optimisation). This is address space; memory is taken as far as it is used.
+const STACK_BYTES_PER_STEP: u64 = if cfg!(debug_assertions) { 3072 } else { 1024 };
 /// Longest source and longest prompt.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
 const MAX_PROMPT_BYTES: usize = 64 << 20;
@@ -44,14 +45,15 @@ const CHATML: &str = "\
 
 /// Renders conversations into prompts.
 ///
-/// A template that refuses the system role (Gemma's raises on it) is given the system text at the head of the first user
-/// message instead.
+/// A template that refuses the system role (Gemma's raises on it) or leaves it out is given the system text at the head of the
+/// first user message instead.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,
     is_default: bool,
+    reads_tools: bool,
     variables: Vec<(String, Value)>,
     /// Seconds since 1970, where the caller fixed them.
     time: Option<u64>,
@@ -69,11 +71,14 @@ impl ChatTemplate {
         if text.len() > MAX_SOURCE_BYTES {
             return Err(template_error(format!("it is {} bytes long, more than any real one", text.len())));
         }
+        // The word, and not an analysis of variables: many templates assign to it on some paths before they read it.
+        let reads_tools = text.contains("tools");
         let text = without_generation_tags(text);
         // The parser recurses as deep as the source nests.
-        on_large_stack(|| environment.add_template_owned(NAME, text).map_err(|e| failed(&e)))?;
+        on_large_stack(FUEL, || environment.add_template_owned(NAME, text).map_err(|e| failed(&e)))?;
         let (bos, eos) = (bos.to_owned(), eos.to_owned());
-        Ok(Self { environment, bos, eos, is_default: source.is_none(), variables: Vec::new(), time: None })
+        let is_default = source.is_none();
+        Ok(Self { environment, bos, eos, is_default, reads_tools, variables: Vec::new(), time: None })
     }
 
     /// Whether this is the default, because the model brought none.
@@ -83,7 +88,7 @@ impl ChatTemplate {
 
     /// Whether the template writes tools into the prompt.
     pub fn reads_tools(&self) -> bool {
-        self.reads("tools")
+        self.reads_tools
     }
 
     /// Sets a variable that this model's template reads, for example `enable_thinking` of Qwen3.
@@ -108,11 +113,13 @@ impl ChatTemplate {
     /// again. Fails with `Template` if the template raises, uses what does not exist, does not end, or does not read the tools
     /// that are given.
     pub fn render(&self, messages: &[Message], tools: &[Tool], add_generation_prompt: bool) -> Result<String> {
-        if !tools.is_empty() && !self.reads_tools() {
+        if !tools.is_empty() && !self.reads_tools {
             return Err(template_error("this model's template does not know tools".to_owned()));
         }
         let rendered = self.render_as_is(messages, tools, add_generation_prompt);
-        if matches!(&rendered, Ok(prompt) if speaks(prompt, messages)) {
+        if let Ok(prompt) = &rendered
+            && (holds_system_text(prompt, messages) || !self.is_deaf(prompt, messages, tools, add_generation_prompt))
+        {
             return rendered;
         }
         match fold_system(messages) {
@@ -124,9 +131,10 @@ impl ChatTemplate {
 
     fn render_as_is(&self, messages: &[Message], tools: &[Tool], add_generation_prompt: bool) -> Result<String> {
         let items = (messages.len() + tools.len()) as u64;
-        on_large_stack(|| {
+        let fuel = MAX_FUEL.min(FUEL + FUEL_PER_ITEM.saturating_mul(items));
+        on_large_stack(fuel, || {
             let mut environment = self.environment.clone();
-            environment.set_fuel(Some(FUEL + FUEL_PER_ITEM.saturating_mul(items)));
+            environment.set_fuel(Some(fuel));
             let time = self.time.unwrap_or_else(now);
             environment.add_function("strftime_now", move |format: &str| strftime(format, time));
             for (name, value) in &self.variables {
@@ -147,8 +155,13 @@ impl ChatTemplate {
         })
     }
 
-    fn reads(&self, variable: &str) -> bool {
-        self.environment.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains(variable))
+    /// Whether the prompt is the same whatever the system messages say, which a template that rewrites their text is not.
+    fn is_deaf(&self, prompt: &str, messages: &[Message], tools: &[Tool], add_generation_prompt: bool) -> bool {
+        let mut other = messages.to_vec();
+        for message in other.iter_mut().filter(|m| m.role == Role::System) {
+            message.content.insert(0, '?');
+        }
+        self.render_as_is(&other, tools, add_generation_prompt).is_ok_and(|other| other == prompt)
     }
 }
 
@@ -192,7 +205,7 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 /// Whether every system text is in the prompt (templates trim it).
-fn speaks(prompt: &str, messages: &[Message]) -> bool {
+fn holds_system_text(prompt: &str, messages: &[Message]) -> bool {
     messages.iter().filter(|m| m.role == Role::System).all(|m| prompt.contains(m.content.trim()))
 }
 
@@ -209,11 +222,12 @@ fn fold_system(messages: &[Message]) -> Option<Vec<Message>> {
     (!system.is_empty()).then_some(rest)
 }
 
-/// Runs `work` on a thread whose stack is deep enough for the engine's recursion over whatever a template builds. A panic of the
-/// engine ends there.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Runs `work` on a thread whose stack is deep enough for the engine's recursion over whatever a template builds with `fuel`. A
+/// panic of the engine ends there.
+fn on_large_stack<T: Send>(fuel: u64, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let builder = thread::Builder::new().name("chat template".to_owned()).stack_size(STACK_BYTES);
+        let stack = usize::try_from(fuel * STACK_BYTES_PER_STEP).unwrap_or(usize::MAX);
+        let builder = thread::Builder::new().name("chat template".to_owned()).stack_size(stack);
         let worker = builder
             .spawn_scoped(scope, work)
             .map_err(|e| template_error(format!("no thread could be started to render it: {e}")))?;

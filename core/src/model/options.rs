@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
+use crate::executor::options::{Kernels, KvType, ThreadPriority};
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
@@ -28,6 +29,8 @@ pub struct ModelOptions {
     pub executor: ExecutorChoice,
     /// How the cache stores keys and values.
     pub kv_type: KvType,
+    /// Whose kernels multiply and attend, in the staged executor.
+    pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
     /// The chat template, instead of the one in the file.
@@ -53,34 +56,6 @@ pub enum ExecutorChoice {
     LlamaCpp,
 }
 
-/// How the cache stores keys and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvType {
-    /// Half precision: 2 bytes per number.
-    #[default]
-    F16,
-    /// 8-bit blocks with a scale: 1.06 bytes per number, for slightly different text.
-    Q8_0,
-}
-
-/// How the system schedules the computing threads (ggml's priorities).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ThreadPriority {
-    /// After everything else: answers that nobody waits for.
-    Low,
-    /// As other programs.
-    #[default]
-    Normal,
-    /// Before other programs.
-    Medium,
-    /// Well before other programs.
-    High,
-    /// Before nearly everything; needs rights that most programs do not have.
-    Realtime,
-}
-
 impl ModelOptions {
     /// Tokens of context by default, at most: a cache for all that many models were trained with would not fit a phone.
     pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
@@ -95,6 +70,7 @@ impl Default for ModelOptions {
             cpu_mask: None,
             executor: ExecutorChoice::default(),
             kv_type: KvType::default(),
+            kernels: Kernels::default(),
             batch_size: 512,
             chat_template: None,
             progress: None,
@@ -112,6 +88,7 @@ impl fmt::Debug for ModelOptions {
             .field("cpu_mask", &self.cpu_mask)
             .field("executor", &self.executor)
             .field("kv_type", &self.kv_type)
+            .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
             .finish_non_exhaustive()
     }

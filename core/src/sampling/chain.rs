@@ -64,7 +64,9 @@ fn gather(settings: &SamplerSettings, logits: &[f32], keys: &mut Vec<u64>) -> f6
         return keys_weight(keys);
     }
     let max = row_max(logits);
-    let total = row_weight(logits, max);
+    // Only they ask for it, and a sum over the vocabulary is the dearest part of the chain.
+    let summed = settings.top_p < 1.0 || settings.typical_p < 1.0;
+    let total = if summed { row_weight(logits, max) } else { 0.0 };
     let mut floor = f64::NEG_INFINITY;
     if settings.typical_p >= 1.0 {
         // All tokens below a probability of (1 - top_p) / n together are less than the tail that top-p drops.
@@ -142,7 +144,16 @@ fn argmax(logits: &[f32]) -> Option<Token> {
 }
 
 fn row_max(logits: &[f32]) -> f32 {
-    logits.iter().copied().fold(f32::NEG_INFINITY, |max, l| if l > max { l } else { max })
+    let larger = |max: f32, logit: f32| if logit > max { logit } else { max };
+    // Independent lanes, or the compiler may not reorder the comparisons and takes one logit at a time.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = logits.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, logit);
+        }
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
 }
 
 /// Σ exp(logit − max) over a row.

@@ -11,8 +11,8 @@ pub struct Candidate {
     pub probability: f64,
 }
 
-/// The tokens that can follow, descending by probability and then ascending by token; their probabilities sum to 1 (within
-/// rounding). Every other token is impossible.
+/// The tokens that can follow, in descending order of their logits (so of their probabilities) and, where those are equal,
+/// ascending by token; their probabilities sum to 1 (within rounding). Every other token is impossible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
     candidates: Vec<Candidate>,

@@ -1,6 +1,6 @@
 //! What a caller may ask of the sampler, checked before anything is loaded or run.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{ErrorKind, Result};
 use crate::token::Token;
@@ -35,8 +35,9 @@ pub struct SamplerSettings {
     pub presence_penalty: f32,
     /// "Don't repeat yourself": against going on with a sequence that was there before.
     pub dry: DrySettings,
-    /// Added to the logits of tokens, before everything else. −∞ forbids a token (in JSON, where there is no infinity, so does
-    /// any number below −1e30).
+    /// Added to the logits of tokens, before everything else. −∞ forbids a token, and so does anything below −1e30, which is what
+    /// −∞ becomes in JSON.
+    #[serde(serialize_with = "finite")]
     pub logit_bias: Vec<(Token, f32)>,
     /// The same seed gives the same text, whatever is drafted. `None`: the sampler draws one and tells it.
     pub seed: Option<u64>,
@@ -135,6 +136,11 @@ impl SamplerSettings {
             || self.dry.multiplier > 0.0
             || !self.logit_bias.is_empty()
     }
+}
+
+/// JSON has no infinity, and `null` could not be read back.
+fn finite<S: Serializer>(bias: &[(Token, f32)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(bias.iter().map(|&(token, bias)| (token, bias.max(f32::MIN))))
 }
 
 fn check(option: &'static str, value: f32, wanted: &str, holds: impl Fn(f32) -> bool) -> Result<()> {

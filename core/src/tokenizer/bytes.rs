@@ -5,7 +5,7 @@
 //! turn an end-of-word mark into a space. What works on the whole text only (stripping its first space) is left out.
 
 use serde::Deserialize;
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::json::tokenizer_error;
 use crate::error::Result;
@@ -15,16 +15,6 @@ use crate::token::Token;
 #[derive(Deserialize)]
 pub(super) struct Parts {
     decoder: Option<Step>,
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: Token,
-    content: String,
-    #[serde(default)]
-    special: bool,
 }
 
 /// A step of decoding as the file writes it.
@@ -86,24 +76,24 @@ impl TokenBytes {
     pub(super) fn new(tokenizer: &Tokenizer, parts: &Parts, file_bytes: usize) -> Result<Self> {
         let decoder = parts.decoder.as_ref().ok_or_else(|| tokenizer_error("it has no decoder".to_owned()))?;
         decoder.check()?;
-        let last = tokenizer.get_vocab(true).into_values().max();
-        let last = last.ok_or_else(|| tokenizer_error("its vocabulary is empty".to_owned()))?;
+        let last_piece = tokenizer.get_vocab(false).into_values().max();
+        let last_piece = last_piece.ok_or_else(|| tokenizer_error("its vocabulary is empty".to_owned()))?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let last = added.keys().copied().fold(last_piece, Token::max);
         // A token takes more than a byte of the file, so a larger number is an error or an attack on the memory.
         if last as usize >= file_bytes {
             return Err(tokenizer_error(format!("token {last} is beyond what a file of {file_bytes} bytes can list")));
         }
         let mut table = Self { bytes: Vec::new(), ends: Vec::with_capacity(last as usize + 1), special: Vec::new() };
-        let mut added: Vec<&AddedToken> = parts.added_tokens.iter().collect();
-        added.sort_by_key(|a| a.id);
         for token in 0..=last {
-            match added.binary_search_by_key(&token, |a| a.id).map(|i| added[i]) {
-                Ok(AddedToken { content, special: true, .. }) => {
+            match added.get(&token) {
+                Some(AddedToken { content, special: true, .. }) => {
                     table.special.push(token);
                     table.bytes.extend_from_slice(content.as_bytes());
                 }
                 // Written as it reads, so neither bytes in disguise nor in GPT-2's alphabet; `▁` is still a space.
-                Ok(AddedToken { content, .. }) => table.bytes.extend(decoder.apply_to_text(content.clone()).as_bytes()),
-                Err(_) => {
+                Some(added) => table.bytes.extend(decoder.apply_to_text(added.content.clone()).as_bytes()),
+                None => {
                     let piece = tokenizer.id_to_token(token).unwrap_or_default();
                     table.bytes.extend(decoder.apply(piece.as_str().into()));
                 }
@@ -210,7 +200,7 @@ fn escaped_byte(piece: &str) -> Option<u8> {
 
 /// The byte that a character of GPT-2's byte-level alphabet stands for: printable Latin-1 stands for itself, the 68 bytes that do
 /// not print are U+0100 and up in their order.
-fn byte_of(c: char) -> Option<u8> {
+pub(super) fn byte_of(c: char) -> Option<u8> {
     let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     match u32::from(c) {
         code @ 0..=0xFF => u8::try_from(code).ok().filter(|&byte| prints(byte)),

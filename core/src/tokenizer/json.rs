@@ -12,7 +12,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use tokenizers::Tokenizer;
 
 use super::bytes::TokenBytes;
@@ -116,9 +116,13 @@ impl TokenizerJson {
     }
 
     fn encode_plain(&self, text: &str, parse_special: bool) -> Result<Vec<Token>> {
-        let mut tokenizer = self.tokenizer.upgradable_read();
+        let mut tokenizer = self.tokenizer.read();
         if tokenizer.get_encode_special_tokens() == parse_special {
-            tokenizer.with_upgraded(|t| t.set_encode_special_tokens(!parse_special));
+            drop(tokenizer);
+            let mut writer = self.tokenizer.write();
+            writer.set_encode_special_tokens(!parse_special);
+            // Without a gap in which another thread could change it back.
+            tokenizer = RwLockWriteGuard::downgrade(writer);
         }
         guarded("encoding a text", || tokenizer.encode_fast(text, false)).map(|e| e.get_ids().to_vec())
     }
@@ -164,7 +168,7 @@ fn post_processor_bos(tokenizer: &Tokenizer) -> Result<Option<Token>> {
 }
 
 /// Calls into the crate. It is written for files that its own tools made and panics on some others; a panic leaves nothing behind
-/// that is used later.
+/// that is used later. (This needs panics that unwind, the default everywhere.)
 fn guarded<T>(action: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
@@ -178,4 +182,5 @@ pub(super) fn tokenizer_error(reason: String) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 mod tests;
