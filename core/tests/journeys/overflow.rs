@@ -83,6 +83,21 @@ fn a_message_that_does_not_fit_alone_is_an_error_with_dropping_too() {
     assert_eq!((next.text.as_str(), next.dropped_messages), ("2: cd", 0), "the failed turn dropped nothing");
 }
 
+/// Else the prompt would change its beginning from turn to turn, and nothing could be reused.
+#[test]
+fn what_was_dropped_stays_dropped() {
+    let options = SessionOptions { context_overflow: ContextOverflow::DropOldestTurns, ..Default::default() };
+    let session = model(replying(|_, _| "o".into()).weights(), 100).session(options).unwrap();
+    session.respond("ab").unwrap();
+    assert_eq!(session.respond(&"x".repeat(32)).unwrap().dropped_messages, 2, "76 tokens, and 25 for the answer");
+    let next = session.respond_with("c", &one_token()).unwrap();
+    assert_eq!(next.dropped_messages, 2, "with all messages it were 99 tokens, and 1 for the answer");
+}
+
+fn one_token() -> GenerationOptions {
+    GenerationOptions { max_tokens: Some(1), ..Default::default() }
+}
+
 #[test]
 fn a_cancelled_turn_drops_nothing() {
     let session = small(100, ContextOverflow::DropOldestTurns);
@@ -91,7 +106,7 @@ fn a_cancelled_turn_drops_nothing() {
     let mut stream = session.stream_response(&"x".repeat(50)).unwrap();
     stream.next().unwrap().unwrap();
     drop(stream);
-    let next = session.respond_with("e", &GenerationOptions { max_tokens: Some(1), ..Default::default() }).unwrap();
+    let next = session.respond_with("e", &one_token()).unwrap();
     assert_eq!((next.text.as_str(), next.dropped_messages), ("3", 0));
 }
 

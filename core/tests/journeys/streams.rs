@@ -1,6 +1,6 @@
 //! Streams: pieces, stop strings, one end, consumers that are slow or go away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fulcrum::executor::scripted::Cost;
 use fulcrum::{ChatSession, ErrorKind, FinishReason, GenerationOptions, ResponseStream};
@@ -89,7 +89,9 @@ fn long_answer() -> (ChatSession, std::sync::Arc<fulcrum::executor::scripted::Sc
 const AHEAD: u64 = 2 + 1023 + 1;
 
 fn wait_until(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never came to that");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
