@@ -179,7 +179,8 @@ fn a_q8_0_cache_stays_near_llama_cpps() {
 /// A branch of a tree sees its ancestors and not its siblings: its logits are those of the same path run as a chain.
 #[test]
 fn a_tree_gives_each_path_the_logits_of_a_chain() {
-    let file = File::write("tree", &random_model(Family::Gemma3, &random_model::ModelOptions::new(Family::Gemma3)).write());
+    let file =
+        File::write("tree", &random_model(Family::Gemma3, &random_model::ModelOptions::new(Family::Gemma3)).write());
     let mut pair = Pair::load(&file.0, "tree".into(), Kernels::Ggml, KvType::F16);
     let history = tokens(20, pair.llama.n_vocab());
     pair.batch(&history, "history", TOLERANCE);

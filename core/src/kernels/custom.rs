@@ -66,7 +66,11 @@ impl<'g> Builder<'g> {
 
     /// Products of quantised activations `x` with several matrices, side by side: `[Σ n, rows]`.
     pub(crate) fn packed_products(
-        &self, x: Tensor<'g>, isa: Isa, shape: ActivationShape, matrices: Vec<PackedMatrix>,
+        &self,
+        x: Tensor<'g>,
+        isa: Isa,
+        shape: ActivationShape,
+        matrices: Vec<PackedMatrix>,
     ) -> Tensor<'g> {
         let n: usize = matrices.iter().map(|m| m.shape().n()).sum();
         let ne = [n, shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));

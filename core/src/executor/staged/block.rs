@@ -45,7 +45,10 @@ impl<'g> Block<'_, 'g> {
     /// Runs `h`, `[n_embd, rows]`, through the layer. With `wanted`, `[n]`, everything after attention runs for those rows only; an
     /// empty selection is `Some(None)`: keys and values are written and nothing is returned.
     pub(super) fn build(
-        &self, inputs: &StageInputs<'g>, h: Tensor<'g>, wanted: Option<Option<Tensor<'g>>>,
+        &self,
+        inputs: &StageInputs<'g>,
+        h: Tensor<'g>,
+        wanted: Option<Option<Tensor<'g>>>,
     ) -> Option<Tensor<'g>> {
         let normed = self.norm(h, T::AttnNorm);
         let (q, k, v) = self.queries_keys_values(inputs, normed);

@@ -66,7 +66,8 @@ impl State {
             KvType::F16 => (element::F16, n_embd_kv * 2),
             KvType::Q8_0 if arch.head_dim.is_multiple_of(32) => (element::Q8_0, n_embd_kv / 32 * 34),
             KvType::Q8_0 => {
-                let reason = format!("q8_0 needs heads of a multiple of 32 elements, these have {}; use f16", arch.head_dim);
+                let reason =
+                    format!("q8_0 needs heads of a multiple of 32 elements, these have {}; use f16", arch.head_dim);
                 return Err(ErrorKind::InvalidOption { option: "kv_type", reason }.into());
             }
         };

@@ -86,8 +86,12 @@ impl StagedModel {
     ///
     /// `Cancelled`, `OutOfMemory`, or `Backend` if the threads cannot be started.
     pub(crate) fn load(
-        arch: Architecture, file: &Gguf<'_>, mappings: &[Arc<Mapping>], options: StagedOptions,
-        progress: &mut dyn FnMut(f32), cancel: &Cancel,
+        arch: Architecture,
+        file: &Gguf<'_>,
+        mappings: &[Arc<Mapping>],
+        options: StagedOptions,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
     ) -> Result<Arc<Self>> {
         let device = Device::cpu()?;
         let isa = Isa::detect();
