@@ -5,4 +5,6 @@
 #![allow(unsafe_code)]
 
 #[allow(dead_code, unused_imports)] // until the staged executor calls it
+pub(crate) mod attention;
+#[allow(dead_code, unused_imports)] // until the staged executor calls it
 pub(crate) mod gemm;

@@ -166,7 +166,7 @@ pub(crate) unsafe fn quantise(
         };
         // SAFETY: each run is one item of one thread, so no two threads write the same bytes. The `Isa` exists on this CPU.
         unsafe {
-            match isa.0 {
+            match isa.kind() {
                 Kind::Portable => quantise_run::<Portable>(shape.kind, &run),
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx512 => quantise_run_avx512(shape.kind, &run),

@@ -9,11 +9,11 @@ pub(crate) const ISA_VARIABLE: &str = "FULCRUM_KERNEL_ISA";
 
 /// An instruction set that this CPU has and the kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Isa(pub(super) Kind);
+pub(crate) struct Isa(Kind);
 
-/// The instruction sets by name; private to the kernels, so that an [`Isa`] cannot be made up.
+/// The instruction sets by name, to branch on. A kind proves nothing about this CPU; an [`Isa`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -59,6 +59,11 @@ impl Isa {
             }
         }
         found
+    }
+
+    /// Which one it is.
+    pub(crate) const fn kind(self) -> Kind {
+        self.0
     }
 
     /// The name that [`ISA_VARIABLE`] takes.

@@ -32,6 +32,7 @@ mod tests;
 pub(crate) use activations::{ActivationKind, ActivationShape, quantise};
 pub(crate) use chunks::{ChunkCounter, Share};
 pub(crate) use format::WeightFormat;
-pub(crate) use isa::Isa;
+pub(crate) use half::f16_to_f32;
+pub(crate) use isa::{Isa, Kind};
 pub(crate) use packed::{PackedMatrix, PackedShape};
 pub(crate) use product::{Part, product};

@@ -41,7 +41,7 @@ pub(super) type Kernels = &'static [Kernel];
 
 /// The kernels for an instruction set and a format.
 pub(super) fn kernels(isa: Isa, format: WeightFormat) -> Kernels {
-    match (isa.0, format) {
+    match (isa.kind(), format) {
         (Kind::Portable, WeightFormat::Q8_0) => portable::Table::<Q8_0>::KERNELS,
         (Kind::Portable, WeightFormat::Q4_0) => portable::Table::<Q4_0>::KERNELS,
         #[cfg(target_arch = "x86_64")]
