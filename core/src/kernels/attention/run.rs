@@ -5,13 +5,13 @@
 //! ranges are gathered from nothing and joined in ascending order, so the bits are the same.
 
 use super::super::gemm::{ChunkCounter, Isa, Kind, Share};
-#[cfg(target_arch = "x86_64")]
-use super::avx512::Avx512;
 use super::cells::{RowCells, TileCells, Visibility};
 use super::portable::Portable;
 use super::tile::{Cache, Query, TileMemory, clear, convert, finish, gather, join, state_len};
 use super::vector::Vector;
 use super::{AttentionShape, RANGE, TILE};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -124,9 +124,18 @@ pub(crate) unsafe fn attention(
         match isa.kind() {
             Kind::Portable => run::<Portable>(&node, thread),
             #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx2Vnni => run_avx2(&node, thread),
+            #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => run_avx512(&node, thread),
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_avx2(node: &Node<'_>, thread: usize) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe { run::<Avx2>(node, thread) }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,7 @@
 //! Deliberately not known here: ggml, tensors, graphs, threads (they call in), and which weights should be packed at all.
 
 mod activations;
+mod blocks;
 mod chunks;
 mod format;
 mod half;
@@ -20,8 +21,11 @@ mod isa;
 mod packed;
 mod product;
 mod simd;
+mod superblocks;
 mod tile;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
