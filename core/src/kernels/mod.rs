@@ -4,6 +4,7 @@
 //! nothing: which tensor goes where and what a decoder block consists of is the executors' business.
 #![allow(unsafe_code)]
 
+pub(crate) mod attention;
 mod custom;
 pub(crate) mod gemm;
 pub(crate) mod graph;
