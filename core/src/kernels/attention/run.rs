@@ -81,6 +81,11 @@ impl Workspace {
         }
     }
 
+    /// Threads that it serves.
+    pub(crate) fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
     /// Bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.memory.len() * 64
