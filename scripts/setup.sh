@@ -14,25 +14,26 @@ have() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# Runs the package manager's command as root, or fails: 0 installed, 1 not.
-as_root() {
-  if [ "$(id -u)" = 0 ]; then
-    "$@"
-  elif have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
-    sudo "$@"
-  else
-    return 1
-  fi
+# Root already, sudo without a password, or somebody there to type it.
+may_be_root() {
+  [ "$(id -u)" = 0 ] || { have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
 }
 
-# Installs packages by the names they have with this machine's package manager.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Installs packages by the names they have with this machine's package manager; fails where it may not.
 install_packages() {
   [ "${FULCRUM_INSTALL:-yes}" != no ] || return 1
-  echo "setup: installing $*" >&2
   if have apt-get; then
+    may_be_root || return 1
+    echo "setup: installing $*" >&2
     as_root apt-get -qq update >&2 &&
-      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 install "$@" >&2
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 install "$@" >&2
   elif have brew; then
+    echo "setup: installing $*" >&2
     brew install --quiet "$@" >&2
   else
     return 1

@@ -2,10 +2,15 @@
 
 mod measure;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::loading::{self, Loaded};
 use crate::output;
-use measure::{Figures, Load};
+use fulcrum::ErrorKind;
+use fulcrum::model::{ExecutorChoice, ModelOptions};
+use indicatif::ProgressBar;
+use measure::{Contestant, Figures, Load, measure};
 use serde::Serialize;
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +61,53 @@ struct BenchRow {
 
 /// The name of the row that ratios refer to.
 const BASELINE: &str = "llama.cpp";
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<()> {
+        let load = Load { prefill: self.prefill.into(), decode: self.decode.into(), rounds: self.rounds.into() };
+        let mut contestants = self.contestants(load)?;
+        let bar = ProgressBar::new(self.rounds.get() as u64 + 1);
+        let bar = if io::stderr().is_terminal() { bar } else { ProgressBar::hidden() };
+        let figures = measure(&mut contestants, load, |round| bar.set_position(round as u64 + 1));
+        bar.finish_and_clear();
+        let report = Report {
+            model: self.model,
+            prefill_tokens: load.prefill,
+            decode_tokens: load.decode,
+            rounds: load.rounds,
+            rows: rows(&figures?, load),
+        };
+        let mut out = io::stdout().lock();
+        if self.json { output::write_json(&mut out, &report) } else { output::write(&mut out, &table(&report.rows)) }
+    }
+
+    /// The file, loaded once per executor. Where the staged one does not know the architecture, llama.cpp runs alone.
+    fn contestants(&self, load: Load) -> Result<Vec<Contestant>> {
+        let n_cells = load.prefill + load.decode;
+        let mut contestants = Vec::new();
+        for choice in [ExecutorChoice::Staged, ExecutorChoice::LlamaCpp] {
+            let options = ModelOptions {
+                context_length: Some(n_cells),
+                threads: self.threads.map(Into::into),
+                executor: choice,
+                ..ModelOptions::default()
+            };
+            match loading::load(&self.model, options) {
+                Ok(Loaded { model, .. }) => {
+                    contestants.push(Contestant { name: choice.name(), executor: model.weights().executor(n_cells)? });
+                }
+                Err(Failure::Engine(error))
+                    if choice == ExecutorChoice::Staged
+                        && matches!(error.kind(), ErrorKind::UnsupportedModel { .. }) =>
+                {
+                    log::warn!("{error}");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(contestants)
+    }
+}
 
 fn rows(figures: &[Figures], load: Load) -> Vec<BenchRow> {
     let baseline = figures.iter().find(|f| f.name == BASELINE);

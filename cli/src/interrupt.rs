@@ -3,7 +3,7 @@
 //! At the prompt the line editor reads Ctrl-C as a key, so this is only about the time between prompts.
 
 use crate::failure::{Failure, Result};
-use fulcrum::Cancel;
+use fulcrum::session::Canceller;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -12,24 +12,22 @@ const INTERRUPTED: i32 = 130;
 
 /// What Ctrl-C would cancel now.
 #[derive(Clone, Default)]
-pub(crate) struct Interrupt(Arc<Mutex<Option<Cancel>>>);
+pub(crate) struct Interrupt(Arc<Mutex<Option<Canceller>>>);
 
 impl Interrupt {
     /// Takes over Ctrl-C for the rest of the process.
-    pub(crate) fn install() -> Result<Self> {
-        let interrupt = Self::default();
-        let target = interrupt.clone();
+    pub(crate) fn install(&self) -> Result<()> {
+        let target = self.clone();
         ctrlc::set_handler(move || match target.0.lock().as_ref() {
-            Some(cancel) => cancel.cancel(),
+            Some(turn) => turn.cancel(),
             None => std::process::exit(INTERRUPTED),
         })
-        .map_err(|error| Failure::Terminal(error.to_string()))?;
-        Ok(interrupt)
+        .map_err(|error| Failure::Terminal(error.to_string()))
     }
 
-    /// Lets Ctrl-C cancel `cancel` while `work` runs.
-    pub(crate) fn during<T>(&self, cancel: Cancel, work: impl FnOnce() -> T) -> T {
-        *self.0.lock() = Some(cancel);
+    /// Lets Ctrl-C cancel `turn` while `work` runs.
+    pub(crate) fn during<T>(&self, turn: Canceller, work: impl FnOnce() -> T) -> T {
+        *self.0.lock() = Some(turn);
         let result = work();
         *self.0.lock() = None;
         result

@@ -4,10 +4,12 @@
 
 mod bench;
 mod chat;
+mod conversation;
 mod failure;
 mod generate;
 mod inspect;
 mod interrupt;
+mod loading;
 mod options;
 mod output;
 

@@ -1,6 +1,9 @@
 //! Options that several commands share. What is not given is left to the engine's defaults.
 
 use clap::{Args, ValueEnum};
+use fulcrum::model::{ExecutorChoice, ModelOptions};
+use fulcrum::sampling::SamplerSettings;
+use fulcrum::session::GenerationOptions;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -12,18 +15,30 @@ pub(crate) struct ModelArgs {
     pub(crate) model: PathBuf,
     /// Context length in tokens [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "TOKENS")]
-    pub(crate) ctx: Option<NonZeroUsize>,
+    ctx: Option<NonZeroUsize>,
     /// CPU threads [default: the performance cores]
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
+    threads: Option<NonZeroUsize>,
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
-    pub(crate) executor: Option<ExecutorChoice>,
+    executor: Option<ExecutorName>,
+}
+
+impl ModelArgs {
+    /// The engine's settings: its defaults, and what was given.
+    pub(crate) fn options(&self) -> ModelOptions {
+        ModelOptions {
+            context_length: self.ctx.map(Into::into),
+            threads: self.threads.map(Into::into),
+            executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            ..ModelOptions::default()
+        }
+    }
 }
 
 /// The executors by the names users type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExecutorChoice {
+enum ExecutorName {
     /// Fulcrum's own, layer by layer
     Staged,
     /// llama.cpp's context
@@ -31,30 +46,55 @@ pub(crate) enum ExecutorChoice {
     LlamaCpp,
 }
 
+impl ExecutorName {
+    fn choice(self) -> ExecutorChoice {
+        match self {
+            Self::Staged => ExecutorChoice::Staged,
+            Self::LlamaCpp => ExecutorChoice::LlamaCpp,
+        }
+    }
+}
+
 /// How text is drawn from the model, and when it ends.
 #[derive(Args)]
 pub(crate) struct SamplingArgs {
-    /// Tokens to generate at most
+    /// Tokens to generate at most [default: as many as the context holds]
     #[arg(short = 'n', long = "max-tokens", value_name = "N")]
-    pub(crate) max_tokens: Option<usize>,
-    /// Temperature; 0 always takes the likeliest token
+    max_tokens: Option<NonZeroUsize>,
+    /// Temperature; 0 always takes the likeliest token, and what follows here changes nothing [default: 0]
     #[arg(long, value_name = "T", value_parser = not_negative)]
-    pub(crate) temp: Option<f32>,
-    /// Sample among the K likeliest tokens only; 0 for all
+    temp: Option<f32>,
+    /// Draw among the K likeliest tokens; 0 for all [default: 40]
     #[arg(long, value_name = "K")]
-    pub(crate) top_k: Option<usize>,
-    /// Sample among the likeliest tokens that together have probability P
+    top_k: Option<usize>,
+    /// Draw among the likeliest tokens that together have probability P [default: 0.95]
     #[arg(long, value_name = "P", value_parser = probability)]
-    pub(crate) top_p: Option<f32>,
-    /// Sample among tokens at least P times as likely as the likeliest
+    top_p: Option<f32>,
+    /// Draw among tokens at least P times as likely as the likeliest [default: 0.05]
     #[arg(long, value_name = "P", value_parser = probability)]
-    pub(crate) min_p: Option<f32>,
-    /// The same seed gives the same text
+    min_p: Option<f32>,
+    /// The same seed gives the same text [default: another one each time]
     #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-    /// End before this text appears; may be given several times
+    seed: Option<u64>,
+    /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub(crate) stop: Vec<String>,
+    stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// The engine's settings: its defaults, and what was given.
+    pub(crate) fn generation(&self) -> GenerationOptions {
+        let default = SamplerSettings::default();
+        let sampler = SamplerSettings {
+            temperature: self.temp.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            seed: self.seed,
+            ..default
+        };
+        GenerationOptions { sampler, max_tokens: self.max_tokens.map(Into::into), stop: self.stop.clone() }
+    }
 }
 
 fn number(text: &str) -> Result<f32, String> {
@@ -87,9 +127,24 @@ mod tests {
     }
 
     #[test]
-    fn executors_have_the_names_users_type() {
-        let names: Vec<_> =
-            ExecutorChoice::value_variants().iter().filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned())).collect();
-        assert_eq!(names, ["staged", "llama.cpp"]);
+    fn the_help_tells_the_engines_defaults() {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            sampling: SamplingArgs,
+        }
+        let help = <Only as clap::CommandFactory>::command().render_long_help().to_string();
+        let SamplerSettings { temperature, top_k, top_p, min_p, .. } = SamplerSettings::default();
+        for default in [temperature.to_string(), top_k.to_string(), top_p.to_string(), min_p.to_string()] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default} is not in {help}");
+        }
+    }
+
+    #[test]
+    fn executors_have_the_engines_names() {
+        for name in ExecutorName::value_variants() {
+            let typed = name.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(typed.as_deref(), Some(name.choice().name()));
+        }
     }
 }

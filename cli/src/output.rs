@@ -1,66 +1,38 @@
-//! Standard output for text that comes in pieces, and the progress bar beside it.
+//! What goes to standard output, and how sizes read.
 //!
-//! Nothing here panics when the reader goes away; the error travels up and ends the command quietly.
+//! Writers are passed in, so that tests can look; nothing here panics when the reader goes away: the error travels up and ends
+//! the command quietly.
 
 use crate::failure::{Failure, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 
 /// Writes text as it is and shows it at once.
-pub(crate) fn write(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
+pub(crate) fn write(out: &mut dyn Write, text: &str) -> Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
-/// Writes a line.
-pub(crate) fn write_line(text: impl Display) -> Result<()> {
-    write(&format!("{text}\n"))
-}
-
 /// Writes a value as one line of JSON.
-pub(crate) fn write_json(value: &impl serde::Serialize) -> Result<()> {
+pub(crate) fn write_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
-    write_line(text)
+    write(out, &format!("{text}\n"))
 }
-
-/// A bar for a load that reports how far it is, between 0 and 1; shown only where somebody watches.
-pub(crate) fn progress_bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("loading {wide_bar} {percent:>3} %");
-    let bar = ProgressBar::new(PROGRESS_STEPS);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-/// Steps of the progress bar: finer than a terminal is wide.
-pub(crate) const PROGRESS_STEPS: u64 = 1000;
 
 /// Bytes as a person reads them: `1.5 GiB`.
 pub(crate) fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut whole, mut unit) = (bytes, 0);
-    let mut remainder = 0;
-    while whole >= 1024 && unit + 1 < UNITS.len() {
-        remainder = whole % 1024;
-        whole /= 1024;
-        unit += 1;
-    }
-    if unit == 0 { format!("{whole} B") } else { format!("{whole}.{} {}", remainder * 10 / 1024, UNITS[unit]) }
+    let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units.into_iter().find(|(_, size)| bytes >= *size);
+    unit.map_or_else(|| format!("{bytes} B"), |(unit, size)| tenths(bytes, size, unit))
 }
 
 /// A count as a person reads it: `8.0 M`.
 pub(crate) fn human_count(count: u64) -> String {
-    for (size, unit) in [(1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")] {
-        if count >= size {
-            return format!("{}.{} {unit}", count / size, count % size * 10 / size);
-        }
-    }
-    count.to_string()
+    let unit = [("B", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)].into_iter().find(|(_, size)| count >= *size);
+    unit.map_or_else(|| count.to_string(), |(unit, size)| tenths(count, size, unit))
+}
+
+/// In integers, rounded down: no size is shown larger than it is.
+fn tenths(value: u64, size: u64, unit: &str) -> String {
+    format!("{}.{} {unit}", value / size, u128::from(value % size) * 10 / u128::from(size))
 }
 
 #[cfg(test)]
@@ -72,6 +44,7 @@ mod tests {
         assert_eq!(human_bytes(999), "999 B");
         assert_eq!(human_bytes(1536), "1.5 KiB");
         assert_eq!(human_bytes(3 << 30), "3.0 GiB");
+        assert_eq!(human_bytes(u64::MAX), "16777215.9 TiB");
         assert_eq!(human_count(999), "999");
         assert_eq!(human_count(1_236_000_000), "1.2 B");
         assert_eq!(human_count(260_032), "260.0 K");

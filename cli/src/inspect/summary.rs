@@ -140,7 +140,8 @@ mod tests {
     /// Version 3, two F32 tensors of 32 numbers and one Q8_0 tensor of 64.
     fn file() -> Vec<u8> {
         let tensor = |name: &str, len: u64, ty: u32, offset: u64| {
-            let numbers = [1_u32.to_le_bytes().to_vec(), len.to_le_bytes().to_vec(), ty.to_le_bytes().to_vec()].concat();
+            let numbers =
+                [1_u32.to_le_bytes().to_vec(), len.to_le_bytes().to_vec(), ty.to_le_bytes().to_vec()].concat();
             [string(name), numbers, offset.to_le_bytes().to_vec()].concat()
         };
         let mut bytes = [&b"GGUF"[..], &3_u32.to_le_bytes(), &3_u64.to_le_bytes(), &4_u64.to_le_bytes()].concat();
@@ -158,10 +159,13 @@ mod tests {
         let bytes = file();
         let summary = Summary::of(&Gguf::parse(&bytes).unwrap());
         assert_eq!((summary.parameters, summary.tensors, summary.tensor_bytes), (128, 3, 324));
-        assert_eq!(summary.quantisation, [
-            Share { ty: "f32", tensors: 2, parameters: 64, bytes: 256 },
-            Share { ty: "q8_0", tensors: 1, parameters: 64, bytes: 68 },
-        ]);
+        assert_eq!(
+            summary.quantisation,
+            [
+                Share { ty: "f32", tensors: 2, parameters: 64, bytes: 256 },
+                Share { ty: "q8_0", tensors: 1, parameters: 64, bytes: 68 },
+            ]
+        );
         assert_eq!(summary.architecture.as_deref(), Some("llama"));
         assert_eq!((summary.context_length, summary.heads, summary.kv_heads), (Some(2048), Some(8), Some(2)));
         assert_eq!((summary.vocabulary, summary.chat_template), (None, false));

@@ -37,6 +37,8 @@ unsafe impl Plain for i32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for i64 {}
 // SAFETY: plain numbers.
+unsafe impl Plain for u64 {}
+// SAFETY: plain numbers.
 unsafe impl Plain for f32 {}
 
 /// The number by which ggml and GGUF call an element type.

@@ -48,8 +48,12 @@ impl Source {
                 source.std_paths.extend(expand(&tokens[i..]).iter().map(|path| path.join("::")));
             }
             if starts_path && (matches!(token.as_str(), "crate" | "super" | "self") || child) {
-                let here: Vec<_> =
-                    module.split("::").map(str::to_owned).chain(inside.iter().map(|(name, _)| name.clone())).collect();
+                let here: Vec<_> = module
+                    .split("::")
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .chain(inside.iter().map(|(name, _)| name.clone()))
+                    .collect();
                 for path in expand(&tokens[i..]) {
                     source.paths.extend(resolve(&here, &path).filter(|p| *p != module));
                 }
