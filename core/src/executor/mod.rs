@@ -7,6 +7,11 @@
 //!
 //! Deliberately not known here: text, sampling, drafting, sessions, files.
 
+#[cfg(feature = "ggml")]
+pub mod llama;
+#[cfg(feature = "ggml")]
+mod memory;
+pub mod options;
 pub mod pass;
 pub mod scripted;
 

@@ -7,6 +7,7 @@
 pub(crate) mod llama;
 pub(crate) mod native_log;
 pub(crate) mod runtime;
+pub(crate) mod threads;
 mod vocabulary;
 
 pub use vocabulary::LlamaVocabulary;

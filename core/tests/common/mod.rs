@@ -1,5 +1,5 @@
 //! What journeys through a real model share: where the model is.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, dead_code, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,15 @@ pub fn model(test: &str) -> Option<PathBuf> {
         std::env::var_os("FULCRUM_TEST_MODEL").map(PathBuf::from).or_else(|| bundled.is_file().then_some(bundled));
     if path.is_none() {
         eprintln!("skipped {test}: there is no models/pocket.gguf and FULCRUM_TEST_MODEL is not set");
+    }
+    path
+}
+
+/// A recurrent model (Mamba or the like): `FULCRUM_TEST_RECURRENT_MODEL`, or `None` after saying which test is skipped.
+pub fn recurrent_model(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("FULCRUM_TEST_RECURRENT_MODEL").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("skipped {test}: FULCRUM_TEST_RECURRENT_MODEL is not set");
     }
     path
 }
