@@ -14,6 +14,8 @@ mod memory;
 pub mod options;
 pub mod pass;
 pub mod scripted;
+#[cfg(feature = "ggml")]
+pub(crate) mod staged;
 
 use crate::cancel::Cancel;
 use crate::error::Result;

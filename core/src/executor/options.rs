@@ -25,6 +25,17 @@ impl KvType {
     }
 }
 
+/// Whose kernels multiply on the CPU and attend over the cache, in the staged executor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// Ours for the formats they know, else ggml's.
+    #[default]
+    Auto,
+    /// ggml's.
+    Ggml,
+}
+
 /// How the system schedules the computing threads (ggml's priorities). Above `Normal` the process may need rights it does not
 /// have; the threads then run as `Normal`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

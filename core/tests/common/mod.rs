@@ -1,5 +1,11 @@
-//! What journeys through a real model share: where the model is.
-#![allow(unreachable_pub, dead_code, clippy::print_stderr)]
+//! What several test binaries share: a writer of small models, and where the bundled one is. Each uses a part of it.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr)]
+
+pub mod gguf_writer;
+pub mod quantize;
+pub mod random_model;
+pub mod small_vocabulary;
 
 use std::path::{Path, PathBuf};
 

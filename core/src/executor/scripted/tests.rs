@@ -1,3 +1,5 @@
+//! The fake obeys the contract, and refuses whoever does not.
+
 use super::*;
 use crate::tokenizer::{Encoding, Vocabulary};
 
