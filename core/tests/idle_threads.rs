@@ -21,13 +21,13 @@ fn ticks() -> u64 {
 #[test]
 fn idle_threads_sleep() {
     let Some(path) = common::model("idle_threads_sleep") else { return };
-    let options = LlamaOptions { threads: ThreadOptions::new(4), ..LlamaOptions::default() };
+    let options = LlamaOptions { threads: ThreadOptions::new(2), ..LlamaOptions::default() };
     let weights = LlamaWeights::load(&path, options, &Cancel::new(), &mut |_| ()).unwrap();
     let mut executor = weights.executor(64).unwrap();
     executor.begin(&[Row { token: 1, parent: None, wants_logits: false }]).unwrap();
     executor.run(executor.shape().n_layers, &Cancel::new()).unwrap();
     executor.commit(&[0]).unwrap();
-    // The polling ends within this time; four threads that kept polling would use 4 × 500 ms after it.
+    // The polling ends within this time; a worker that kept polling would use 500 ms after it.
     std::thread::sleep(Duration::from_millis(200));
     let before = ticks();
     std::thread::sleep(Duration::from_millis(500));

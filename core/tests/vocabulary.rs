@@ -82,6 +82,24 @@ fn a_text_of_a_megabyte_is_tokenized() {
 }
 
 #[test]
+fn a_text_beyond_all_contexts_is_an_error() {
+    let Some(vocabulary) = vocabulary("a_text_beyond_all_contexts_is_an_error") else { return };
+    let error = vocabulary.encode(&"a".repeat((4 << 20) + 1), PLAIN).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Tokenizer { .. }), "{error}");
+}
+
+/// The threads of an app have small stacks; `std::regex` inside must not use them up.
+#[test]
+fn a_small_stack_is_enough() {
+    let Some(vocabulary) = vocabulary("a_small_stack_is_enough") else { return };
+    std::thread::scope(|scope| {
+        let encode = || vocabulary.encode(&"a".repeat(100_000), PLAIN).unwrap().len();
+        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, encode);
+        assert!(thread.unwrap().join().unwrap() > 1000);
+    });
+}
+
+#[test]
 fn what_is_not_a_model_is_an_error() {
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let error = |path: &std::path::Path| LlamaVocabulary::load(path).err().unwrap().into_kind();
