@@ -85,7 +85,8 @@ impl Conversation {
         };
         text.push_str(&format!("answers: {answers}, {} cancelled, {} failed", all.cancelled, all.failed));
         if answers > 0 {
-            text.push_str(&format!("; {}", figures(&all.total)));
+            let GenerationMetrics { decode_tokens, decode_tokens_per_s, .. } = all.total;
+            text.push_str(&format!("; {decode_tokens} tokens at {decode_tokens_per_s:.1} tokens/s"));
         }
         if let Some(peak) = all.total.peak_rss_bytes {
             text.push_str(&format!("\npeak memory {}", human_bytes(peak)));
