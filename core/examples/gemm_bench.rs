@@ -4,7 +4,14 @@
 //! rounds; compare ratios of one run, because memory bandwidth swings with the neighbours. With 0 threads, arithmetic alone:
 //! a matrix in the second cache, one thread, the best of many runs too short to be interrupted. The kernels are compiled into
 //! the example itself: they are no part of the public API.
-#![allow(unsafe_code, dead_code, unused_imports, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    unsafe_code,
+    dead_code,
+    unused_imports,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 #[path = "../src/kernels/gemm/mod.rs"]
 mod gemm;

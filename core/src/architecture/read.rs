@@ -51,7 +51,8 @@ impl Architecture {
         }
         let known = |name: &str| {
             GlobalTensor::ALL.iter().any(|g| g.name() == name)
-                || (0..self.n_layers).any(|l| LayerTensor::ALL.iter().any(|t| t.spec(self).is_some() && t.name(l) == name))
+                || (0..self.n_layers)
+                    .any(|l| LayerTensor::ALL.iter().any(|t| t.spec(self).is_some() && t.name(l) == name))
         };
         let stranger = file.tensors().iter().find(|t| !known(t.name)).map_or("?", |t| t.name);
         Err(format!("the tensor `{stranger}` is not part of the architecture `{}` as described here", self.family.name))
@@ -114,7 +115,8 @@ impl Keys<'_, '_> {
         let window_rope = self.window_rope(&rope)?;
         let embedding = self.file.tensor(GlobalTensor::TokenEmbedding.name());
         let embedding = embedding.ok_or_else(|| "the tensor `token_embd.weight` is missing".to_owned())?;
-        let n_vocab = u32::try_from(embedding.shape.extents()[1]).map_err(|_| "the vocabulary is absurdly large".to_owned())?;
+        let n_vocab =
+            u32::try_from(embedding.shape.extents()[1]).map_err(|_| "the vocabulary is absurdly large".to_owned())?;
         Ok(Architecture {
             family,
             n_vocab,
@@ -196,7 +198,9 @@ impl Keys<'_, '_> {
         if let Some(array) = self.file.get(&key).and_then(|_| self.file.find::<Array<'_>>(&key).ok().flatten()) {
             let layers: Option<Vec<bool>> = array.to_vec();
             let layers = layers.filter(|l| l.len() == n_layers as usize);
-            return layers.map(|l| (Some(window), l)).ok_or_else(|| format!("the metadata key `{key}` does not fit the layers"));
+            return layers
+                .map(|l| (Some(window), l))
+                .ok_or_else(|| format!("the metadata key `{key}` does not fit the layers"));
         }
         let pattern = self.number("attention.sliding_window_pattern")?.unwrap_or(pattern);
         let windowed = (0..n_layers).map(|l| pattern == 0 || l % pattern < pattern - 1).collect();

@@ -157,10 +157,7 @@ impl LayerTensor {
     /// Whether this tensor is the weights of a product, which devices may want in another layout.
     pub fn is_matrix(self) -> bool {
         use LayerTensor as T;
-        matches!(
-            self,
-            T::AttnQkv | T::AttnQ | T::AttnK | T::AttnV | T::AttnOutput | T::FfnGate | T::FfnUp | T::FfnDown
-        )
+        matches!(self, T::AttnQkv | T::AttnQ | T::AttnK | T::AttnV | T::AttnOutput | T::FfnGate | T::FfnUp | T::FfnDown)
     }
 }
 

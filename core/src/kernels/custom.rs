@@ -7,9 +7,11 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use super::attention::{AttentionShape, Operands, Visibility, Workspace, attention};
 use super::gemm::{self, ActivationShape, ChunkCounter, Isa, PackedMatrix, Part, Share};
 use super::graph::{Builder, Tensor};
 
@@ -66,7 +68,11 @@ impl<'g> Builder<'g> {
 
     /// Products of quantised activations `x` with several matrices, side by side: `[Σ n, rows]`.
     pub(crate) fn packed_products(
-        &self, x: Tensor<'g>, isa: Isa, shape: ActivationShape, matrices: Vec<PackedMatrix>,
+        &self,
+        x: Tensor<'g>,
+        isa: Isa,
+        shape: ActivationShape,
+        matrices: Vec<PackedMatrix>,
     ) -> Tensor<'g> {
         let n: usize = matrices.iter().map(|m| m.shape().n()).sum();
         let ne = [n, shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));
@@ -74,6 +80,59 @@ impl<'g> Builder<'g> {
         assert!(matrices.iter().all(|m| m.shape().k() == shape.k()), "matrices and activations");
         let node = Products { isa, shape, matrices, counter: ChunkCounter::new() };
         self.custom(node, sys::GGML_TYPE_F32, ne, &[x])
+    }
+}
+
+/// Where [`Builder::attend`] reads what rows see: the history's length, the words per row, then the words.
+pub(crate) const SIGHT_HEADER: usize = 2;
+
+impl<'g> Builder<'g> {
+    /// Attention of `q`, `[head_dim, heads, rows]`, over the cells of `keys` and `values`, `[n_embd_kv, cells]`, as far as each row sees:
+    /// `[head_dim · heads, rows]`. `sight` is `[SIGHT_HEADER + words · rows]`, i64, as [`Visibility`] takes it.
+    pub(crate) fn attend(
+        &self,
+        [q, keys, values, sight]: [Tensor<'g>; 4],
+        isa: Isa,
+        shape: AttentionShape,
+        workspace: Arc<Workspace>,
+    ) -> Tensor<'g> {
+        assert!(shape.is_supported(), "attention of a shape that the kernels do not know");
+        assert_eq!((to_usize(q.ne(0)), to_usize(q.ne(1))), (shape.head_dim, shape.n_head), "queries");
+        let ne = [q.ne(0) * q.ne(1), q.ne(2)];
+        self.custom(Attend { isa, shape, workspace }, sys::GGML_TYPE_F32, ne, &[q, keys, values, sight])
+    }
+}
+
+struct Attend {
+    isa: Isa,
+    shape: AttentionShape,
+    workspace: Arc<Workspace>,
+}
+
+impl Node for Attend {
+    unsafe fn run(&self, dst: &sys::ggml_tensor, thread: usize, n_threads: usize) {
+        assert_eq!(n_threads, self.workspace.n_threads(), "threads of the workspace");
+        // SAFETY: the sources are those `attend` was built with. The sight was written for this pass: it has the header and the
+        // words of every row, and names only cells that exist. The workspace serves the nodes of one pass, one at a time.
+        unsafe {
+            let [q, keys, values, sight] = [0, 1, 2, 3].map(|i| &*dst.src[i]);
+            let sight = sight.data.cast::<u64>();
+            let (history, words) = (*sight as usize, *sight.add(1) as usize);
+            let words_of_rows = std::slice::from_raw_parts(sight.add(SIGHT_HEADER), words * to_usize(q.ne[2]));
+            let visibility = Visibility::new(history, words_of_rows, words).expect("every row sees itself");
+            let operands = Operands {
+                q: q.data.cast(),
+                q_row_stride: q.nb[2] / size_of::<f32>(),
+                q_head_stride: q.nb[1] / size_of::<f32>(),
+                k: keys.data.cast(),
+                k_stride: keys.nb[1],
+                v: values.data.cast(),
+                v_stride: values.nb[1],
+                out: dst.data.cast(),
+                out_stride: dst.nb[1] / size_of::<f32>(),
+            };
+            attention(self.isa, &self.shape, &visibility, &operands, &self.workspace, thread);
+        }
     }
 }
 

@@ -166,7 +166,13 @@ impl<'g> Builder<'g> {
     }
 
     /// Rotary position embedding of `x`, `[head_dim, heads, rows]`, at `positions`, `[rows]`; `factors` divide the frequencies.
-    pub(crate) fn rope(&self, x: Tensor<'g>, positions: Tensor<'g>, factors: Option<Tensor<'g>>, rope: &Rope) -> Tensor<'g> {
+    pub(crate) fn rope(
+        &self,
+        x: Tensor<'g>,
+        positions: Tensor<'g>,
+        factors: Option<Tensor<'g>>,
+        rope: &Rope,
+    ) -> Tensor<'g> {
         const NEOX: i32 = 2; // GGML_ROPE_TYPE_NEOX, a macro that the bindings do not carry
         let mode = if rope.pairs == RopePairs::Halves { NEOX } else { 0 };
         let factors = factors.map_or(ptr::null_mut(), Tensor::raw);
@@ -236,7 +242,13 @@ impl<'g> Builder<'g> {
     /// Attention of `q` `[head_dim, heads, rows]` over cells `k`, `v` `[head_dim, cells, kv_heads]` under `mask` `[cells, rows]`:
     /// `softmax(cap(scale · q kᵀ) + mask) v`, `[head_dim · heads, rows]`.
     pub(crate) fn attention(
-        &self, q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, mask: Tensor<'g>, scale: f32, soft_cap: f32,
+        &self,
+        q: Tensor<'g>,
+        k: Tensor<'g>,
+        v: Tensor<'g>,
+        mask: Tensor<'g>,
+        scale: f32,
+        soft_cap: f32,
     ) -> Tensor<'g> {
         let rows_last = self.permute(q, [0, 2, 1, 3]);
         // SAFETY: see the impl block.
@@ -312,7 +324,9 @@ impl Graph {
     ///
     /// The closure can use tensors of its builder only: the lifetime is chosen by this function, so nothing else fits.
     pub(crate) fn build(
-        capacity: usize, stores: Vec<Arc<TensorStore>>, body: impl for<'g> FnOnce(&Builder<'g>) -> Option<Tensor<'g>>,
+        capacity: usize,
+        stores: Vec<Arc<TensorStore>>,
+        body: impl for<'g> FnOnce(&Builder<'g>) -> Option<Tensor<'g>>,
     ) -> Self {
         let arena = Box::new(Arena::new(capacity, capacity));
         // SAFETY: the arena was sized for one graph of this capacity.

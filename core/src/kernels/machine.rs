@@ -9,8 +9,8 @@
 use std::ffi::{CStr, c_void};
 use std::mem;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_sys_2 as sys;
 
@@ -112,7 +112,9 @@ unsafe impl Send for Machine {}
 impl Machine {
     /// A machine that computes on `threads`.
     pub(crate) fn new(device: &Device, threads: Arc<ThreadPool>) -> Result<Self> {
-        let failed = |reason: &str| -> Error { ErrorKind::Backend { operation: "starting the CPU", reason: reason.into() }.into() };
+        let failed = |reason: &str| -> Error {
+            ErrorKind::Backend { operation: "starting the CPU", reason: reason.into() }.into()
+        };
         // SAFETY: the device is alive and takes no parameters.
         let backend = unsafe { sys::ggml_backend_dev_init(device.raw, ptr::null()) };
         let backend = NonNull::new(backend).ok_or_else(|| failed("the backend did not start"))?;
@@ -151,8 +153,13 @@ impl Machine {
         match status {
             sys::GGML_STATUS_SUCCESS => Ok(true),
             sys::GGML_STATUS_ABORTED => Err(ErrorKind::Cancelled.into()),
-            sys::GGML_STATUS_ALLOC_FAILED => Err(ErrorKind::OutOfMemory { what: "a graph", needed: 0, available: None }.into()),
-            other => Err(ErrorKind::Backend { operation: "running the model", reason: format!("ggml status {other}") }.into()),
+            sys::GGML_STATUS_ALLOC_FAILED => {
+                Err(ErrorKind::OutOfMemory { what: "a graph", needed: 0, available: None }.into())
+            }
+            other => {
+                Err(ErrorKind::Backend { operation: "running the model", reason: format!("ggml status {other}") }
+                    .into())
+            }
         }
     }
 

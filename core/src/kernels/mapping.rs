@@ -47,7 +47,8 @@ impl Mapping {
             let (start, end) = (offset.next_multiple_of(PAGE), (offset + len) / PAGE * PAGE);
             if let (Ok(start), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) {
                 // SAFETY: the mapping is read-only and backed by the file, so dropped pages come back as they were.
-                let dropped = unsafe { self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+                let dropped =
+                    unsafe { self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
                 if let Err(error) = dropped {
                     log::debug!("{}: pages are not dropped: {error}", self.path.display());
                 }

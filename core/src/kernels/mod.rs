@@ -4,7 +4,8 @@
 //! nothing: which tensor goes where and what a decoder block consists of is the executors' business.
 #![allow(unsafe_code)]
 
-mod custom;
+pub(crate) mod attention;
+pub(crate) mod custom;
 pub(crate) mod gemm;
 pub(crate) mod graph;
 pub(crate) mod llama;

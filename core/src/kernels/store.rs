@@ -37,6 +37,8 @@ unsafe impl Plain for i32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for i64 {}
 // SAFETY: plain numbers.
+unsafe impl Plain for u64 {}
+// SAFETY: plain numbers.
 unsafe impl Plain for f32 {}
 
 /// The number by which ggml and GGUF call an element type.
@@ -133,7 +135,14 @@ impl<'d> StoreBuilder<'d> {
     pub(crate) fn new(device: &'d Device, capacity: usize, mappings: Vec<Arc<Mapping>>) -> Self {
         let mapped = mappings.iter().map(|_| None).collect();
         let arena = Arena::new(capacity, 0);
-        let store = TensorStore { tensors: Vec::with_capacity(capacity), _arena: arena, buffers: Vec::new(), packed: Vec::new(), mappings, bytes: 0 };
+        let store = TensorStore {
+            tensors: Vec::with_capacity(capacity),
+            _arena: arena,
+            buffers: Vec::new(),
+            packed: Vec::new(),
+            mappings,
+            bytes: 0,
+        };
         Self { device, store, mapped }
     }
 
@@ -178,7 +187,13 @@ impl<'d> StoreBuilder<'d> {
     }
 
     /// A tensor copied from `bytes` into host memory, or into the device's preferred layout for products if `layout` is given.
-    pub(crate) fn copied(&mut self, element: u32, ne: &[u64], bytes: &[u8], layout: Option<Layout>) -> Result<TensorId> {
+    pub(crate) fn copied(
+        &mut self,
+        element: u32,
+        ne: &[u64],
+        bytes: &[u8],
+        layout: Option<Layout>,
+    ) -> Result<TensorId> {
         let (id, raw) = self.header(element, ne);
         // SAFETY: the header is alive.
         assert_eq!(unsafe { sys::ggml_nbytes(raw) }, bytes.len(), "tensor bytes");
@@ -205,7 +220,12 @@ impl<'d> StoreBuilder<'d> {
         Ok(id)
     }
 
-    fn place(&mut self, what: &'static str, raw: *mut sys::ggml_tensor, kind: sys::ggml_backend_buffer_type_t) -> Result<Buffer> {
+    fn place(
+        &mut self,
+        what: &'static str,
+        raw: *mut sys::ggml_tensor,
+        kind: sys::ggml_backend_buffer_type_t,
+    ) -> Result<Buffer> {
         // SAFETY: `kind` is a buffer type of the device and the header is alive.
         let needed = unsafe { sys::ggml_backend_buft_get_alloc_size(kind, raw) };
         let buffer = allocate(what, kind, needed)?;
@@ -251,7 +271,9 @@ impl Device {
         unsafe {
             let w = sys::ggml_new_tensor_2d(arena.take(), element, dims[0], dims[1]);
             let x = sys::ggml_new_tensor_2d(arena.take(), sys::GGML_TYPE_F32, dims[0], 512);
-            let Some(empty) = NonNull::new(sys::ggml_backend_buft_alloc_buffer(kind, 0)).map(Buffer) else { return false };
+            let Some(empty) = NonNull::new(sys::ggml_backend_buft_alloc_buffer(kind, 0)).map(Buffer) else {
+                return false;
+            };
             (*w).buffer = empty.0.as_ptr();
             let product = sys::ggml_mul_mat(arena.take(), w, x);
             sys::ggml_backend_dev_supports_op(self.raw(), product)
@@ -268,7 +290,9 @@ struct PackedMemory {
 impl PackedMemory {
     fn allocate(len: usize) -> Result<Self> {
         let out_of_memory = ErrorKind::OutOfMemory { what: "weights", needed: len as u64, available: None };
-        let Ok(layout) = std::alloc::Layout::from_size_align(len, gemm::ALIGNMENT) else { return Err(out_of_memory.into()) };
+        let Ok(layout) = std::alloc::Layout::from_size_align(len, gemm::ALIGNMENT) else {
+            return Err(out_of_memory.into());
+        };
         assert!(len > 0, "a packed matrix has at least one group");
         // SAFETY: the layout is not empty.
         let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).ok_or(out_of_memory)?;
@@ -298,7 +322,9 @@ fn pack(shape: PackedShape, source: &[u8], out: &mut [u8], n_threads: usize) {
         for (source, out) in source_runs.zip(out_runs) {
             scope.spawn(move || {
                 let groups = source.chunks(shape.interleave().group * row_bytes);
-                groups.zip(out.chunks_exact_mut(shape.group_bytes())).for_each(|(rows, out)| shape.pack_group(rows, out));
+                groups
+                    .zip(out.chunks_exact_mut(shape.group_bytes()))
+                    .for_each(|(rows, out)| shape.pack_group(rows, out));
             });
         }
     });

@@ -39,8 +39,7 @@ impl Model {
                 let settings = staged_options(&options)?;
                 let mut progress = |share| tell(&options, share);
                 let parts = file.parts();
-                let model =
-                    StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
+                let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
                 (weights, LlamaVocabulary::load(file.path())?)
             }

@@ -142,6 +142,12 @@ fn log_probabilities_are_the_raw_models() {
     assert!(top.len() == 2 && top[0].0 == 1 && top[1].0 == 3, "{top:?}");
     assert!((top[0].1 - 0.4).abs() < 1e-6 && (top[1].1 - 0.25).abs() < 1e-6, "{top:?}");
 
+    // Impossible tokens are no alternatives.
+    let settings = SamplerSettings { logprobs: Some(9), ..settings };
+    let row = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, 1.0];
+    let choice = Sampler::new(&settings, 5).unwrap().choose(&row, &[], 0).unwrap();
+    assert_eq!(choice.top.iter().map(|t| t.token).collect::<Vec<_>>(), [4, 1]);
+
     let mut sampler = Sampler::new(&SamplerSettings { logprobs: None, ..settings }, 5).unwrap();
     assert_eq!(sampler.choose(&logits(&FIVE), &[], 0).unwrap(), Choice { token: 2, logprob: None, top: vec![] });
 }

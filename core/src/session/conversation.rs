@@ -105,6 +105,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     /// Three turns of 20 tokens each, the second with a tool call, and a system prompt of 10.
     fn conversation() -> Conversation {
@@ -141,11 +142,10 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_an_error() {
         let new = [Message::user("0123456789")];
-        let needs =
-            |policy, capacity| match fit(&conversation(), &new, policy, capacity).map_err(crate::Error::into_kind) {
-                Err(ErrorKind::ContextFull { needed, capacity: c }) if c == capacity => Some(needed),
-                _ => None,
-            };
+        let needs = |policy, capacity| match fit(&conversation(), &new, policy, capacity).map_err(Error::into_kind) {
+            Err(ErrorKind::ContextFull { needed, capacity: c }) if c == capacity => Some(needed),
+            _ => None,
+        };
         assert_eq!(needs(ContextOverflow::DropOldestTurns, 19), Some(20));
         assert_eq!(needs(ContextOverflow::Error, 79), Some(80));
         assert_eq!(needs(ContextOverflow::Error, 80), None);

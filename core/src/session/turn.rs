@@ -39,13 +39,11 @@ impl Turn {
         !self.inner.lock().settled && !self.cancel.is_cancelled()
     }
 
-    /// Cancels the turn, unless its end was seen.
+    /// Cancels the turn; of no effect once it is settled, because nobody asks any more.
     pub(super) fn cancel(&self) {
-        let inner = self.inner.lock();
-        if !inner.settled {
-            self.cancel.cancel();
-            self.changed.notify_all();
-        }
+        let _nobody_is_about_to_wait = self.inner.lock();
+        self.cancel.cancel();
+        self.changed.notify_all();
     }
 
     /// Worker: adds a piece of text, after waiting for room. Fails with `Cancelled`.

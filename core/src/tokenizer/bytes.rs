@@ -4,7 +4,10 @@
 //! that can be done to one token alone: replace `▁` by a space, read `<0x0A>` as a byte, undo the byte-level alphabet of GPT-2,
 //! turn an end-of-word mark into a space. What works on the whole text only (stripping its first space) is left out.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::json::tokenizer_error;
@@ -15,7 +18,16 @@ use crate::token::Token;
 #[derive(Deserialize)]
 pub(super) struct Parts {
     decoder: Option<Step>,
+    model: Model,
 }
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: LastPiece,
+}
+
+/// The largest number in a vocabulary, read without keeping the vocabulary: the crate only gives it away as a copy.
+struct LastPiece(Option<Token>);
 
 /// A step of decoding as the file writes it.
 #[derive(Deserialize)]
@@ -62,6 +74,39 @@ impl Parts {
     }
 }
 
+impl<'de> Deserialize<'de> for LastPiece {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(VocabVisitor)
+    }
+}
+
+/// Numbers by piece (BPE, word level), or a list of pieces in the order of their numbers (unigram).
+struct VocabVisitor;
+
+impl<'de> Visitor<'de> for VocabVisitor {
+    type Value = LastPiece;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a vocabulary")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<LastPiece, A::Error> {
+        let mut last = None;
+        while let Some((_, token)) = map.next_entry::<IgnoredAny, Token>()? {
+            last = last.max(Some(token));
+        }
+        Ok(LastPiece(last))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<LastPiece, A::Error> {
+        let mut next: Token = 0;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            next = next.checked_add(1).ok_or_else(|| A::Error::custom("too many pieces"))?;
+        }
+        Ok(LastPiece(next.checked_sub(1)))
+    }
+}
+
 /// Bytes by token.
 pub(super) struct TokenBytes {
     bytes: Vec<u8>,
@@ -76,8 +121,7 @@ impl TokenBytes {
     pub(super) fn new(tokenizer: &Tokenizer, parts: &Parts, file_bytes: usize) -> Result<Self> {
         let decoder = parts.decoder.as_ref().ok_or_else(|| tokenizer_error("it has no decoder".to_owned()))?;
         decoder.check()?;
-        let last_piece = tokenizer.get_vocab(false).into_values().max();
-        let last_piece = last_piece.ok_or_else(|| tokenizer_error("its vocabulary is empty".to_owned()))?;
+        let last_piece = parts.model.vocab.0.ok_or_else(|| tokenizer_error("its vocabulary is empty".to_owned()))?;
         let added = tokenizer.get_added_tokens_decoder();
         let last = added.keys().copied().fold(last_piece, Token::max);
         // A token takes more than a byte of the file, so a larger number is an error or an attack on the memory.

@@ -31,6 +31,7 @@ fn persevere(session: &ChatSession) -> (Vec<Response>, Vec<fulcrum::Error>) {
                 }
                 Err(error) => {
                     assert_eq!(session.history(), before, "the turn left a trace");
+                    assert!(errors.len() < 10, "no turn comes to its end any more: {error}");
                     errors.push(error);
                 }
             }
@@ -73,6 +74,18 @@ fn errors_in_a_row_from_any_call_on_leave_the_session_usable() {
         assert_eq!(tokens(&answers), reference, "after an outage from call {k} on");
         assert!(!errors.is_empty());
     }
+}
+
+/// Nothing can be undone in such an executor; each turn that needs it fails once and the next try has a new one.
+#[test]
+fn an_executor_that_cannot_be_rolled_back_is_given_up() {
+    let (session, _) = session(hashed().hook(|call, _| match call {
+        Call::Truncate => Err(ErrorKind::Backend { operation: "test", reason: "planned".into() }.into()),
+        _ => Ok(()),
+    }));
+    let (answers, errors) = persevere(&session);
+    assert_eq!(tokens(&answers), reference());
+    assert!(!errors.is_empty() && errors.len() < 3, "{errors:?}");
 }
 
 /// A hook that cancels whatever the session is doing at the `k`-th call.
@@ -118,17 +131,13 @@ fn a_cancel_at_any_call_undoes_its_turn_only() {
     }
 }
 
-#[test]
-fn after_a_cancel_no_further_pass_is_begun() {
-    let passes_when_cancelled = Arc::new(AtomicU64::new(0));
+/// Cancels at the fifth call of one kind, and returns the session, closed, and the passes that were begun.
+fn cancelled_at_fifth(kind: Call) -> (Arc<ChatSession>, u64) {
     let slot: Arc<Mutex<Option<Arc<ChatSession>>>> = Arc::default();
-    let (seen, inner) = (Arc::clone(&passes_when_cancelled), Arc::clone(&slot));
+    let (inner, seen) = (Arc::clone(&slot), AtomicU64::new(0));
     let script = hashed().hook(move |call, _| {
-        if matches!(call, Call::Begin)
-            && seen.fetch_add(1, Ordering::Relaxed) == 5
-            && let Some(session) = &*inner.lock()
-        {
-            session.cancel();
+        if call == kind && seen.fetch_add(1, Ordering::Relaxed) == 4 {
+            inner.lock().iter().for_each(|session| session.cancel());
         }
         Ok(())
     });
@@ -138,9 +147,18 @@ fn after_a_cancel_no_further_pass_is_begun() {
     assert!(session.respond_with("a message", &sampled(500)).unwrap_err().is_cancelled());
     session.close();
     slot.lock().take();
-    assert_eq!(weights.tally().passes, 6);
-    assert_eq!((session.metrics().cancelled, session.metrics().completed), (1, 0));
-    assert_eq!(session.metrics().total.target_passes + 2, 5, "one chunk and the first token are prefill's");
+    (session, weights.tally().passes)
+}
+
+#[test]
+fn after_a_cancel_no_further_pass_is_begun() {
+    for kind in [Call::Begin, Call::Commit] {
+        let (session, passes) = cancelled_at_fifth(kind);
+        assert_eq!(passes, 5, "{kind:?}");
+        assert_eq!((session.metrics().cancelled, session.metrics().completed), (1, 0));
+        let after_prefill = session.metrics().total.target_passes;
+        assert_eq!(after_prefill, if kind == Call::Begin { 2 } else { 3 }, "two of the passes are prefill's");
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn dropping_oldest_turns_goes_on_for_ever_and_keeps_the_system_prompt() {
     for turn in 0..30 {
         let response = session.respond_with(&format!("message {turn}"), &sampled(12)).unwrap();
         assert_eq!(response.finish_reason, FinishReason::MaxTokens, "there is room for the answer");
-        assert!(response.dropped_messages >= dropped && response.dropped_messages % 2 == 0, "whole turns");
+        assert!(response.dropped_messages >= dropped && response.dropped_messages.is_multiple_of(2), "whole turns");
         dropped = response.dropped_messages;
         let history = session.history();
         assert_eq!((history.len(), &history[0]), (3 + 2 * turn, &Message::system("sys")), "all of it is still there");
@@ -83,6 +83,21 @@ fn a_message_that_does_not_fit_alone_is_an_error_with_dropping_too() {
     assert_eq!((next.text.as_str(), next.dropped_messages), ("2: cd", 0), "the failed turn dropped nothing");
 }
 
+/// Else the prompt would change its beginning from turn to turn, and nothing could be reused.
+#[test]
+fn what_was_dropped_stays_dropped() {
+    let options = SessionOptions { context_overflow: ContextOverflow::DropOldestTurns, ..Default::default() };
+    let session = model(replying(|_, _| "o".into()).weights(), 100).session(options).unwrap();
+    session.respond("ab").unwrap();
+    assert_eq!(session.respond(&"x".repeat(32)).unwrap().dropped_messages, 2, "76 tokens, and 25 for the answer");
+    let next = session.respond_with("c", &one_token()).unwrap();
+    assert_eq!(next.dropped_messages, 2, "with all messages it were 99 tokens, and 1 for the answer");
+}
+
+fn one_token() -> GenerationOptions {
+    GenerationOptions { max_tokens: Some(1), ..Default::default() }
+}
+
 #[test]
 fn a_cancelled_turn_drops_nothing() {
     let session = small(100, ContextOverflow::DropOldestTurns);
@@ -91,7 +106,7 @@ fn a_cancelled_turn_drops_nothing() {
     let mut stream = session.stream_response(&"x".repeat(50)).unwrap();
     stream.next().unwrap().unwrap();
     drop(stream);
-    let next = session.respond_with("e", &GenerationOptions { max_tokens: Some(1), ..Default::default() }).unwrap();
+    let next = session.respond_with("e", &one_token()).unwrap();
     assert_eq!((next.text.as_str(), next.dropped_messages), ("3", 0));
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use fulcrum::executor::scripted::Cost;
-use fulcrum::{ChatSession, ErrorKind, SessionOptions};
+use fulcrum::{ChatSession, ContextOverflow, ErrorKind, SessionOptions};
 
 use crate::support::*;
 
@@ -41,7 +41,7 @@ fn one_cycle(session: &ChatSession, i: u64) {
 
 #[test]
 fn a_thousand_starts_cancels_and_drops() {
-    let (session, weights) = session(echoing().cost(quick()));
+    let (session, _) = session(echoing().cost(quick()));
     for i in 0..1000 {
         one_cycle(&session, i);
         if i % 100 == 99 {
@@ -53,12 +53,12 @@ fn a_thousand_starts_cancels_and_drops() {
     let metrics = session.metrics();
     assert_eq!(metrics.failed, 0);
     assert!(metrics.cancelled > 0 && metrics.completed > 0, "{metrics:?}");
-    assert!(weights.tally().passes > 1000);
 }
 
 #[test]
 fn threads_that_share_a_session_get_an_answer_or_busy() {
-    let (session, _) = session(echoing().cost(quick()));
+    let options = SessionOptions { context_overflow: ContextOverflow::DropOldestTurns, ..Default::default() };
+    let session = model(echoing().cost(quick()).weights(), 1000).session(options).unwrap();
     let answered: usize = thread::scope(|scope| {
         let ask = |i: usize| {
             let session = &session;

@@ -1,6 +1,6 @@
 //! Streams: pieces, stop strings, one end, consumers that are slow or go away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fulcrum::executor::scripted::Cost;
 use fulcrum::{ChatSession, ErrorKind, FinishReason, GenerationOptions, ResponseStream};
@@ -84,11 +84,14 @@ fn long_answer() -> (ChatSession, std::sync::Arc<fulcrum::executor::scripted::Sc
     (model(weights.clone(), 2000).session(Default::default()).unwrap(), weights)
 }
 
-/// Passes that a model of this long answer begins before it has to wait for its consumer: not one token more than fit.
-const AHEAD: std::ops::Range<u64> = 1024..1050;
+/// Passes of this long answer before the model has to wait for its consumer: two for the prompt, the second of which gives the
+/// first of 1,024 tokens that may wait, and one more whose token does not fit.
+const AHEAD: u64 = 2 + 1023 + 1;
 
 fn wait_until(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never came to that");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -97,9 +100,9 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
 fn a_slow_consumer_holds_the_model_back_and_gets_everything() {
     let (session, weights) = long_answer();
     let mut stream = session.stream_response("x").unwrap();
-    wait_until(|| weights.tally().passes >= AHEAD.start);
+    wait_until(|| weights.tally().passes >= AHEAD);
     std::thread::sleep(Duration::from_millis(50));
-    assert!(AHEAD.contains(&weights.tally().passes), "{:?} without a reader", weights.tally());
+    assert_eq!(weights.tally().passes, AHEAD, "without a reader");
     let pieces: Vec<String> = stream.by_ref().map(|piece| piece.unwrap()).collect();
     assert_eq!(pieces.concat(), "0123456789".repeat(150));
     assert!(pieces[0].len() >= 1024, "what waited comes at once");
@@ -110,13 +113,13 @@ fn a_slow_consumer_holds_the_model_back_and_gets_everything() {
 fn a_waiting_model_is_released_by_cancel_and_by_drop() {
     let (session, weights) = long_answer();
     let mut stream = session.stream_response("x").unwrap();
-    wait_until(|| weights.tally().passes >= AHEAD.start);
+    wait_until(|| weights.tally().passes >= AHEAD);
     stream.canceller().cancel();
     assert!(stream.next().unwrap().unwrap_err().is_cancelled(), "the text that waited is not shown");
     assert_ended(&mut stream);
     wait_until(|| session.metrics().cancelled == 1);
     let stream = session.stream_response("x").unwrap();
-    wait_until(|| weights.tally().passes >= 2 * AHEAD.start);
+    wait_until(|| weights.tally().passes >= 2 * AHEAD - 1);
     drop(stream);
     wait_until(|| session.metrics().cancelled == 2);
     assert!(session.history().is_empty());

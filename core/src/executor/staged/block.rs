@@ -4,9 +4,12 @@
 //! lacks has no tensor, and what has no tensor is not built. The order of operations is llama.cpp's, so that with ggml's kernels
 //! the numbers are too.
 
+use std::sync::Arc;
+
 use super::products::Products;
 use super::weights::{LayerWeights, StagedModel};
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor as T};
+use crate::kernels::attention::Workspace;
 use crate::kernels::graph::{Builder, Tensor};
 
 /// What every layer of a stage reads beside its weights.
@@ -15,21 +18,26 @@ pub(super) struct StageInputs<'g> {
     pub(super) positions: Tensor<'g>,
     /// Cells that the rows' keys and values go to, `[rows]`.
     pub(super) cells: Tensor<'g>,
-    /// Who sees whom, `[n_kv, rows]`.
-    pub(super) mask: Tensor<'g>,
-    /// The same within the sliding window.
-    pub(super) window_mask: Option<Tensor<'g>>,
+    /// Who sees whom.
+    pub(super) sight: SightInput<'g>,
     /// Frequency factors of the rotation, if the file has any.
     pub(super) rope_factors: Option<Tensor<'g>>,
     /// Rows of the pass.
     pub(super) rows: i64,
-    /// Cells that attention looks at.
-    pub(super) n_kv: i64,
+}
+
+/// Who sees whom, and so whose kernels attend.
+pub(super) enum SightInput<'g> {
+    /// Ours.
+    Ancestors(Tensor<'g>, Arc<Workspace>),
+    /// ggml's: a mask `[n_kv, rows]`, and the same within the sliding window.
+    Masks { mask: Tensor<'g>, window_mask: Option<Tensor<'g>>, n_kv: i64 },
 }
 
 /// One layer: its weights, its cache, and the graph they are built into.
 pub(super) struct Block<'a, 'g> {
     pub(super) graph: &'a Builder<'g>,
+    pub(super) model: &'a StagedModel,
     pub(super) arch: &'a Architecture,
     pub(super) layer: u32,
     pub(super) weights: &'a LayerWeights,
@@ -45,7 +53,10 @@ impl<'g> Block<'_, 'g> {
     /// Runs `h`, `[n_embd, rows]`, through the layer. With `wanted`, `[n]`, everything after attention runs for those rows only; an
     /// empty selection is `Some(None)`: keys and values are written and nothing is returned.
     pub(super) fn build(
-        &self, inputs: &StageInputs<'g>, h: Tensor<'g>, wanted: Option<Option<Tensor<'g>>>,
+        &self,
+        inputs: &StageInputs<'g>,
+        h: Tensor<'g>,
+        wanted: Option<Option<Tensor<'g>>>,
     ) -> Option<Tensor<'g>> {
         let normed = self.norm(h, T::AttnNorm);
         let (q, k, v) = self.queries_keys_values(inputs, normed);
@@ -109,16 +120,23 @@ impl<'g> Block<'_, 'g> {
 
     /// Attention of `q` over the cache, `[n_embd_q, rows]`.
     fn attend(&self, inputs: &StageInputs<'g>, q: Tensor<'g>) -> Tensor<'g> {
+        let shape = self.model.attention(self.layer);
+        let (mask, n_kv) = match &inputs.sight {
+            SightInput::Ancestors(sight, workspace) => {
+                let sources = [q, self.keys, self.values, *sight];
+                return self.graph.attend(sources, self.products.0, shape, Arc::clone(workspace));
+            }
+            SightInput::Masks { mask, window_mask, n_kv } => {
+                let window_mask = self.arch.layer_window(self.layer).and(*window_mask);
+                (window_mask.unwrap_or(*mask), *n_kv)
+            }
+        };
         let (dim, kv) = (i64::from(self.arch.head_dim), i64::from(self.arch.n_heads_kv));
         let heads = |cache: Tensor<'g>| {
             let head_bytes = cache.nb(1) / self.arch.n_heads_kv as usize;
-            self.graph.view_3d(cache, [dim, inputs.n_kv, kv], [cache.nb(1), head_bytes], 0)
+            self.graph.view_3d(cache, [dim, n_kv, kv], [cache.nb(1), head_bytes], 0)
         };
-        let window_mask = self.arch.layer_window(self.layer).and(inputs.window_mask);
-        let mask = window_mask.unwrap_or(inputs.mask);
-        let scale = if self.arch.family.scale_queries { 1.0 } else { self.arch.attention_scale };
-        let cap = self.arch.attention_cap.unwrap_or(0.0);
-        self.graph.attention(q, heads(self.keys), heads(self.values), mask, scale, cap)
+        self.graph.attention(q, heads(self.keys), heads(self.values), mask, shape.scale, shape.soft_cap)
     }
 
     fn feed_forward(&self, x: Tensor<'g>) -> Tensor<'g> {

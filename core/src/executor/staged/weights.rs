@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::executor::options::{Kernels, KvType};
 use crate::executor::{Executor, Weights};
 use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::kernels::attention::{AttentionShape, CacheFormat};
 use crate::kernels::gemm::{Isa, PackedShape, WeightFormat};
 use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
@@ -86,8 +87,12 @@ impl StagedModel {
     ///
     /// `Cancelled`, `OutOfMemory`, or `Backend` if the threads cannot be started.
     pub(crate) fn load(
-        arch: Architecture, file: &Gguf<'_>, mappings: &[Arc<Mapping>], options: StagedOptions,
-        progress: &mut dyn FnMut(f32), cancel: &Cancel,
+        arch: Architecture,
+        file: &Gguf<'_>,
+        mappings: &[Arc<Mapping>],
+        options: StagedOptions,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
     ) -> Result<Arc<Self>> {
         let device = Device::cpu()?;
         let isa = Isa::detect();
@@ -151,6 +156,30 @@ impl StagedModel {
     /// The instruction set that weights are packed for.
     pub(super) fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Attention in `layer`, for our kernels.
+    pub(super) fn attention(&self, layer: u32) -> AttentionShape {
+        let arch = &self.arch;
+        let format = match self.options.kv_type {
+            KvType::F16 => CacheFormat::F16,
+            KvType::Q8_0 => CacheFormat::Q8_0,
+        };
+        AttentionShape {
+            n_head: arch.n_heads as usize,
+            n_head_kv: arch.n_heads_kv as usize,
+            head_dim: arch.head_dim as usize,
+            keys: format,
+            values: format,
+            scale: if arch.family.scale_queries { 1.0 } else { arch.attention_scale },
+            soft_cap: arch.attention_cap.unwrap_or(0.0),
+            window: arch.layer_window(layer).map_or(usize::MAX, |w| w as usize),
+        }
+    }
+
+    /// Whether our kernels attend; if not, ggml's do.
+    pub(super) fn attends(&self) -> bool {
+        self.options.kernels != Kernels::Ggml && self.attention(0).is_supported()
     }
 
     pub(super) fn store(&self) -> &Arc<TensorStore> {

@@ -7,12 +7,12 @@
 //! A tile has up to [`TILE_ROWS`] rows; rows are dealt evenly to as few tiles as possible. Inside a tile, block by block: the rows'
 //! bytes, then their scales, then their starts, so that a kernel walks one ascending stream.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512::Avx512;
 use super::chunks::Share;
 use super::isa::{Interleave, Isa, Kind};
 use super::portable::Portable;
 use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
 
 /// Rows of the largest tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -22,6 +22,8 @@ pub(crate) const TILE_ROWS: usize = 16;
 pub(crate) enum ActivationKind {
     /// Blocks of 32 with a scale each: ggml's `q8_0`.
     Q8,
+    /// Blocks of 256 with a scale each: ggml's `q8_K`.
+    Q8K,
 }
 
 impl ActivationKind {
@@ -29,6 +31,7 @@ impl ActivationKind {
     pub(crate) const fn block_len(self) -> usize {
         match self {
             Self::Q8 => 32,
+            Self::Q8K => 256,
         }
     }
 
@@ -36,6 +39,7 @@ impl ActivationKind {
     pub(crate) const fn block_bytes(self) -> usize {
         match self {
             Self::Q8 => q8::BYTES,
+            Self::Q8K => q8k::BYTES,
         }
     }
 }
@@ -50,6 +54,18 @@ pub(super) mod q8 {
     pub(crate) const STARTS_128: usize = 40;
     /// The whole block.
     pub(crate) const BYTES: usize = 44;
+}
+
+/// Offsets inside a block of [`ActivationKind::Q8K`], per row of the tile: multiply by the tile's stride.
+pub(super) mod q8k {
+    /// f32 scales.
+    pub(crate) const SCALES: usize = 256;
+    /// Pairs of i16, minus the sums of neighbouring runs of 32: for weights with minima. Four pairs, each for all rows.
+    pub(crate) const SUMS: usize = 260;
+    /// i32, −32 × sums of 16: the starts of sums over weights with zero point 32. Sixteen, each for all rows.
+    pub(crate) const STARTS: usize = 276;
+    /// The whole block.
+    pub(crate) const BYTES: usize = 340;
 }
 
 /// The shape of quantised activations: `rows` rows of `k`.
@@ -166,8 +182,10 @@ pub(crate) unsafe fn quantise(
         };
         // SAFETY: each run is one item of one thread, so no two threads write the same bytes. The `Isa` exists on this CPU.
         unsafe {
-            match isa.0 {
+            match isa.kind() {
                 Kind::Portable => quantise_run::<Portable>(shape.kind, &run),
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 | Kind::Avx2Vnni => quantise_run_avx2(shape.kind, &run),
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx512 => quantise_run_avx512(shape.kind, &run),
             }
@@ -176,7 +194,7 @@ pub(crate) unsafe fn quantise(
 }
 
 /// Blocks of one row that a thread quantises at a time.
-const RUN_BLOCKS: usize = 32;
+const RUN_BLOCKS: usize = 16;
 
 /// Consecutive blocks of one row.
 struct Run {
@@ -214,6 +232,13 @@ impl Place {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn quantise_run_avx2(kind: ActivationKind, run: &Run) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe { quantise_run::<Avx2<false>>(kind, run) }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn quantise_run_avx512(kind: ActivationKind, run: &Run) {
     // SAFETY: the caller's promise is passed on.
@@ -233,6 +258,7 @@ unsafe fn quantise_run<S: Simd>(kind: ActivationKind, run: &Run) {
             let (x, out) = (run.x.add(block * kind.block_len()), run.out.add(block * run.place.block_bytes));
             match kind {
                 ActivationKind::Q8 => quantise_q8::<S>(x, out, &run.place),
+                ActivationKind::Q8K => quantise_q8k::<S>(x, out, &run.place),
             }
         }
     }
@@ -259,6 +285,34 @@ unsafe fn quantise_q8<S: Simd>(x: *const f32, out: *mut u8, place: &Place) {
         out.add(stride * q8::SCALES + row * 4).cast::<f32>().write(S::round_to_f16(amax / 127.0));
         out.add(stride * q8::STARTS_8 + row * 4).cast::<i32>().write(-8 * sum);
         out.add(stride * q8::STARTS_128 + row * 4).cast::<i32>().write(-128 * sum);
+    }
+}
+
+/// Quantises a block of [`ActivationKind::Q8K`].
+///
+/// # Safety
+///
+/// `x` has 256 floats to read; `out` is the block of the row's tile, with the row's bytes to write.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)] // sums of 32 bytes
+unsafe fn quantise_q8k<S: Simd>(x: *const f32, out: *mut u8, place: &Place) {
+    let Place { row, stride, row_unit, .. } = *place;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let factor = factor(S::largest(x, 256));
+        let mut sums = [0; 16];
+        for (run, sum) in sums.iter_mut().enumerate() {
+            let (quants, run_sum) = S::quantise(x.add(run * 16), factor);
+            *sum = run_sum;
+            write_bytes(quants, out.add(run * 16 * row_unit), row, row_unit, 256);
+            out.add(stride * (q8k::STARTS + run * 4) + row * 4).cast::<i32>().write(-32 * run_sum);
+        }
+        for (pair, sums) in sums.chunks_exact(4).enumerate() {
+            let pair_sums = [-(sums[0] + sums[1]) as i16, -(sums[2] + sums[3]) as i16];
+            out.add(stride * (q8k::SUMS + pair * 4) + row * 4).cast::<[i16; 2]>().write(pair_sums);
+        }
+        let scale = if factor == 0.0 { 0.0 } else { 1.0 / factor };
+        out.add(stride * q8k::SCALES + row * 4).cast::<f32>().write(scale);
     }
 }
 

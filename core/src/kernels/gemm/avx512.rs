@@ -12,7 +12,6 @@ pub(super) struct Avx512;
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const STEP: usize = 4;
-    const UNITS: usize = 16;
 
     type W = __m512i;
     type I = __m512i;
@@ -31,6 +30,20 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn high_nibbles(w: __m512i) -> __m512i {
         unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(w), _mm512_set1_epi8(15)) }
+    }
+
+    #[inline(always)]
+    unsafe fn with_high_bits(low: __m512i, high: __m512i, s: usize) -> __m512i {
+        unsafe {
+            let placed = match s {
+                0 => _mm512_slli_epi16::<4>(high),
+                1 => _mm512_slli_epi16::<2>(high),
+                2 => high,
+                _ => _mm512_srli_epi16::<2>(high),
+            };
+            // low | (placed & 0x30)
+            _mm512_ternarylogic_epi32::<0xf8>(low, placed, _mm512_set1_epi8(0x30))
+        }
     }
 
     #[inline(always)]
@@ -75,6 +88,26 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn lanes_f16(p: *const u16) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_u8(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_i8(p: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_u8_pairs(p: *const u8) -> __m512i {
+        unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(sum, a, b) }
     }
 
     #[inline(always)]

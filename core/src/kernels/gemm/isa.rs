@@ -9,12 +9,16 @@ pub(crate) const ISA_VARIABLE: &str = "FULCRUM_KERNEL_ISA";
 
 /// An instruction set that this CPU has and the kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Isa(pub(super) Kind);
+pub(crate) struct Isa(Kind);
 
-/// The instruction sets by name; private to the kernels, so that an [`Isa`] cannot be made up.
+/// The instruction sets by name, to branch on. A kind proves nothing about this CPU; an [`Isa`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx2Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -54,6 +58,12 @@ impl Isa {
         {
             use std::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            if avx2 {
+                found.push(Self(Kind::Avx2));
+            }
+            if avx2 && has!("avxvnni") {
+                found.push(Self(Kind::Avx2Vnni));
+            }
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
                 found.push(Self(Kind::Avx512));
             }
@@ -61,10 +71,19 @@ impl Isa {
         found
     }
 
+    /// Which one it is.
+    pub(crate) const fn kind(self) -> Kind {
+        self.0
+    }
+
     /// The name that [`ISA_VARIABLE`] takes.
     pub(crate) const fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2Vnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
         }
@@ -75,7 +94,7 @@ impl Isa {
         match self.0 {
             Kind::Portable => Interleave { group: 16, step: 4, signed: false, row_unit: 1 },
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => Interleave { group: 16, step: 4, signed: false, row_unit: 1 },
+            Kind::Avx2 | Kind::Avx2Vnni | Kind::Avx512 => Interleave { group: 16, step: 4, signed: false, row_unit: 1 },
         }
     }
 }

@@ -13,6 +13,7 @@
 //! Deliberately not known here: ggml, tensors, graphs, threads (they call in), and which weights should be packed at all.
 
 mod activations;
+mod blocks;
 mod chunks;
 mod format;
 mod half;
@@ -20,8 +21,11 @@ mod isa;
 mod packed;
 mod product;
 mod simd;
+mod superblocks;
 mod tile;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
@@ -32,6 +36,7 @@ mod tests;
 pub(crate) use activations::{ActivationKind, ActivationShape, quantise};
 pub(crate) use chunks::{ChunkCounter, Share};
 pub(crate) use format::WeightFormat;
-pub(crate) use isa::Isa;
+pub(crate) use half::f16_to_f32;
+pub(crate) use isa::{Isa, Kind};
 pub(crate) use packed::{ALIGNMENT, PackedMatrix, PackedShape};
 pub(crate) use product::{Part, product};

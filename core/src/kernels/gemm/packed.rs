@@ -67,6 +67,8 @@ impl PackedShape {
         let per_block = match self.format {
             WeightFormat::Q8_0 => group * (32 + 2),
             WeightFormat::Q4_0 => group * (16 + 2),
+            WeightFormat::Q4_K => group * (128 + q4_k::BYTES),
+            WeightFormat::Q6_K => group * (128 + 64 + q6_k::BYTES),
         };
         (self.blocks() * per_block).next_multiple_of(ALIGNMENT)
     }
@@ -97,6 +99,8 @@ impl PackedShape {
                 match self.format {
                     WeightFormat::Q8_0 => self.pack_q8_0(out, row, block, bytes),
                     WeightFormat::Q4_0 => self.pack_q4_0(out, row, block, bytes),
+                    WeightFormat::Q4_K => self.pack_q4_k(out, row, block, bytes),
+                    WeightFormat::Q6_K => self.pack_q6_k(out, row, block, bytes),
                 }
             }
         }
@@ -133,7 +137,8 @@ impl PackedShape {
                 *out = quant ^ flip;
             }
         }
-        self.pack_scale(out, self.blocks() * 32, row, block, scale);
+        let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 32);
+        write(out, plane + (block * group + row) * 2, scale);
     }
 
     fn pack_q4_0(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
@@ -141,7 +146,51 @@ impl PackedShape {
         // In the file a byte holds weights i and i + 16 of its block.
         let weight = |k: usize| if k < 16 { quants[k] & 15 } else { quants[k - 16] >> 4 };
         self.pack_nibbles(out, row, block * 32, 32, weight);
-        self.pack_scale(out, self.blocks() * 16, row, block, scale);
+        let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 16);
+        write(out, plane + (block * group + row) * 2, scale);
+    }
+
+    fn pack_q4_k(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+        let (scales, quants) = (&bytes[4..16], &bytes[16..]);
+        // In the file 32 bytes hold two runs of 32 weights, the first in the low nibbles.
+        let weight = |k: usize| quants[k / 64 * 32 + k % 32] >> (k / 32 % 2 * 4) & 15;
+        self.pack_nibbles(out, row, block * 256, 256, weight);
+        let group = self.interleave.group;
+        let plane = group * (self.blocks() * 128 + block * q4_k::BYTES);
+        for run in 0..8 {
+            // Six bits each: the first four runs in a byte's low bits, the others' upper two bits above those.
+            let (scale, minimum) = if run < 4 {
+                (scales[run] & 63, scales[run + 4] & 63)
+            } else {
+                let upper = |i: usize| scales[i] >> 6 << 4;
+                (scales[run + 4] & 15 | upper(run - 4), scales[run + 4] >> 4 | upper(run))
+            };
+            out[plane + group * (q4_k::SCALES + run) + row] = scale;
+            out[plane + group * (q4_k::MINIMA + run / 2 * 2) + row * 2 + run % 2] = minimum;
+        }
+        write(out, plane + group * q4_k::SCALE + row * 2, &bytes[..2]);
+        write(out, plane + group * q4_k::MINIMUM + row * 2, &bytes[2..4]);
+    }
+
+    fn pack_q6_k(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+        let (low, high, scales) = (&bytes[..128], &bytes[128..192], &bytes[192..]);
+        // In the file each half of 128 weights is four runs of 32: nibbles low, low, high, high; two bits each in turn.
+        let nibble = |k: usize| low[k / 128 * 64 + k % 64] >> (k / 64 % 2 * 4) & 15;
+        let bits = |k: usize| high[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
+        self.pack_nibbles(out, row, block * 256, 256, nibble);
+        let Interleave { group, step, .. } = self.interleave;
+        // Four slabs share a byte of upper bits.
+        for k in (0..256).step_by(4 * step) {
+            let at = group * self.blocks() * 128 + self.slab_offset(row, (block * 256 + k) / 4);
+            for i in 0..step {
+                out[at + i] = (0..4).map(|slab| bits(k + slab * step + i) << (2 * slab)).sum();
+            }
+        }
+        let plane = group * (self.blocks() * 192 + block * q6_k::BYTES);
+        for run in 0..16 {
+            out[plane + group * (q6_k::SCALES + run) + row] = scales[run];
+        }
+        write(out, plane + group * q6_k::SCALE + row * 2, &scales[16..]);
     }
 
     /// Writes `len` nibbles of `row` from position `k0` on, slabs in pairs of low and high nibbles.
@@ -154,12 +203,34 @@ impl PackedShape {
             }
         }
     }
+}
 
-    /// Writes the half scale of one block of one row into the plane of scales that begins `plane` bytes per row into the group.
-    fn pack_scale(&self, out: &mut [u8], plane: usize, row: usize, block: usize, scale: &[u8]) {
-        let at = self.interleave.group * plane + (block * self.interleave.group + row) * 2;
-        out[at..at + 2].copy_from_slice(scale);
-    }
+fn write(out: &mut [u8], at: usize, bytes: &[u8]) {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Offsets in a block of the second plane of `Q4_K`, per row of the group: multiply by the group.
+pub(super) mod q4_k {
+    /// Scales of the eight runs, each for all rows.
+    pub(crate) const SCALES: usize = 0;
+    /// Minima of the eight runs in four pairs, each for all rows.
+    pub(crate) const MINIMA: usize = 8;
+    /// Half scales of the scales.
+    pub(crate) const SCALE: usize = 16;
+    /// Half scales of the minima.
+    pub(crate) const MINIMUM: usize = 18;
+    /// The whole block.
+    pub(crate) const BYTES: usize = 20;
+}
+
+/// Offsets in a block of the third plane of `Q6_K`, per row of the group: multiply by the group.
+pub(super) mod q6_k {
+    /// Scales of the sixteen runs, each for all rows.
+    pub(crate) const SCALES: usize = 0;
+    /// Half scales of the scales.
+    pub(crate) const SCALE: usize = 16;
+    /// The whole block.
+    pub(crate) const BYTES: usize = 18;
 }
 
 /// A packed matrix in memory that somebody else owns.

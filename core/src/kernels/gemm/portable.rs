@@ -12,7 +12,6 @@ pub(super) struct Portable;
 impl Simd for Portable {
     const LANES: usize = 16;
     const STEP: usize = 4;
-    const UNITS: usize = 4;
 
     type W = [u8; 64];
     type I = [i32; 16];
@@ -31,6 +30,11 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn high_nibbles(w: [u8; 64]) -> [u8; 64] {
         w.map(|w| w >> 4)
+    }
+
+    #[inline(always)]
+    unsafe fn with_high_bits(low: [u8; 64], high: [u8; 64], s: usize) -> [u8; 64] {
+        std::array::from_fn(|i| low[i] | (high[i] >> (2 * s) & 3) << 4)
     }
 
     #[inline(always)]
@@ -75,6 +79,28 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn lanes_f16(p: *const u16) -> [f32; 16] {
         unsafe { p.cast::<[u16; 16]>().read() }.map(f16_to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_u8(p: *const u8) -> [f32; 16] {
+        unsafe { p.cast::<[u8; 16]>().read() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_i8(p: *const i8) -> [f32; 16] {
+        unsafe { p.cast::<[i8; 16]>().read() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_u8_pairs(p: *const u8) -> [i32; 16] {
+        unsafe { p.cast::<[[u8; 2]; 16]>().read() }.map(|[a, b]| i32::from(a) | i32::from(b) << 16)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+    unsafe fn dot_pairs(sum: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        let (low, high) = (|i: i32| i32::from(i as i16), |i: i32| i >> 16);
+        std::array::from_fn(|i| sum[i] + low(a[i]) * low(b[i]) + high(a[i]) * high(b[i]))
     }
 
     #[inline(always)]

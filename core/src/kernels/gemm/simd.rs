@@ -16,10 +16,8 @@ pub(super) trait Simd: Copy {
     const STEP: usize;
     /// Activation rows per dot product.
     const ROW_UNIT: usize = 1;
-    /// Whether dot products take signed weights; otherwise unsigned ones.
+    /// Whether dot products take byte weights by their signed value; otherwise 128 more.
     const SIGNED: bool = false;
-    /// Units of activation rows for which a kernel's registers suffice.
-    const UNITS: usize;
 
     /// `LANES × STEP` weights, a byte each.
     type W: Copy;
@@ -34,6 +32,8 @@ pub(super) trait Simd: Copy {
     unsafe fn low_nibbles(w: Self::W) -> Self::W;
     /// The high nibbles.
     unsafe fn high_nibbles(w: Self::W) -> Self::W;
+    /// Puts bits `2s` and `2s + 1` of the bytes of `high` above the nibbles in `low`.
+    unsafe fn with_high_bits(low: Self::W, high: Self::W, s: usize) -> Self::W;
     /// Adds to `sum` the products of `w[from..to]` with activations `from·STEP .. to·STEP` of the run at `a`.
     ///
     /// `SMALL` promises weights of at most 63, which some instruction sets multiply faster.
@@ -49,6 +49,14 @@ pub(super) trait Simd: Copy {
     unsafe fn rows_f32(p: *const f32) -> Self::F;
     /// The half of each weight row, for all activation rows.
     unsafe fn lanes_f16(p: *const u16) -> Self::F;
+    /// The float of each weight row's unsigned byte, for all activation rows.
+    unsafe fn lanes_u8(p: *const u8) -> Self::F;
+    /// The float of each weight row's signed byte, for all activation rows.
+    unsafe fn lanes_i8(p: *const i8) -> Self::F;
+    /// Each weight row's two unsigned bytes as two 16-bit integers, for all activation rows.
+    unsafe fn lanes_u8_pairs(p: *const u8) -> Self::I;
+    /// Adds to `sum` the products of 16-bit integers, two of each lane.
+    unsafe fn dot_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// The nearest floats.
     unsafe fn to_f32(i: Self::I) -> Self::F;
     /// `a · b`.

@@ -55,6 +55,8 @@ const WEIGHTS: [Weights; 8] = [
 fn scale_offsets(format: WeightFormat) -> &'static [usize] {
     match format {
         WeightFormat::Q8_0 | WeightFormat::Q4_0 => &[0],
+        WeightFormat::Q4_K => &[0, 2],
+        WeightFormat::Q6_K => &[208],
     }
 }
 
@@ -89,6 +91,24 @@ fn dequantise(format: WeightFormat, block: &[u8]) -> Vec<f64> {
             let nibbles = block[2..].iter().map(|q| q & 15).chain(block[2..].iter().map(|q| q >> 4));
             nibbles.map(|q| half(0) * (f64::from(q) - 8.0)).collect()
         }
+        WeightFormat::Q4_K => (0..256)
+            .map(|k| {
+                let (run, s) = (k / 32, &block[4..16]);
+                let (scale, minimum) = match run {
+                    0..4 => (s[run] & 63, s[run + 4] & 63),
+                    _ => (s[run + 4] & 15 | s[run - 4] >> 6 << 4, s[run + 4] >> 4 | s[run] >> 6 << 4),
+                };
+                let q = block[16 + k / 64 * 32 + k % 32] >> (run % 2 * 4) & 15;
+                half(0) * f64::from(scale) * f64::from(q) - half(2) * f64::from(minimum)
+            })
+            .collect(),
+        WeightFormat::Q6_K => (0..256)
+            .map(|k| {
+                let low = block[k / 128 * 64 + k % 64] >> (k % 128 / 64 * 4) & 15;
+                let high = block[128 + k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+                half(208) * f64::from(block[192 + k / 16] as i8) * (f64::from(low | high << 4) - 32.0)
+            })
+            .collect(),
     }
 }
 
@@ -100,6 +120,8 @@ fn round_trip(kind: ActivationKind, x: &[f32]) -> Vec<f64> {
             let factor = if amax == 0.0 { 0.0 } else { 127.0 / amax };
             let scale = match kind {
                 ActivationKind::Q8 => f16_to_f32(half::f32_to_f16(amax / 127.0)),
+                ActivationKind::Q8K if factor == 0.0 => 0.0,
+                ActivationKind::Q8K => 1.0 / factor,
             };
             x.iter().map(move |x| f64::from((x * factor).round_ties_even()) * f64::from(scale)).collect::<Vec<_>>()
         })
