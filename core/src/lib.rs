@@ -47,8 +47,3 @@ pub use session::{
 pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
 pub use tokenizer::{DecodeStream, TokenizerJson};
-
-/// The quick start in README.md, compiled as a test.
-#[cfg(all(doctest, feature = "ggml"))]
-#[doc = include_str!("../../README.md")]
-struct Readme;
