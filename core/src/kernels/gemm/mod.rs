@@ -35,6 +35,8 @@ mod neon;
 mod neon_i8mm;
 mod portable;
 
+#[cfg(all(test, feature = "ggml"))]
+mod against_ggml;
 #[cfg(test)]
 mod tests;
 
