@@ -5,6 +5,8 @@
 //! ranges are gathered from nothing and joined in ascending order, so the bits are the same.
 
 use super::super::gemm::{ChunkCounter, Isa, Kind, Share};
+#[cfg(target_arch = "aarch64")]
+use super::super::vector::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::super::vector::{Avx2, Avx512};
 use super::super::vector::{Portable, Vector};
@@ -131,6 +133,8 @@ pub(crate) unsafe fn attention(
             Kind::Avx2 | Kind::Avx2Vnni => run_avx2(&node, thread),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => run_avx512(&node, thread),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dot | Kind::I8mm => run::<Neon>(&node, thread),
         }
     }
 }

@@ -9,6 +9,8 @@
 
 use super::chunks::Share;
 use super::isa::{Interleave, Isa, Kind};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Dot;
 use super::portable::Portable;
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
@@ -188,6 +190,8 @@ pub(crate) unsafe fn quantise(
                 Kind::Avx2 | Kind::Avx2Vnni => quantise_run_avx2(shape.kind, &run),
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx512 => quantise_run_avx512(shape.kind, &run),
+                #[cfg(target_arch = "aarch64")]
+                Kind::Dot | Kind::I8mm => quantise_run::<Dot>(shape.kind, &run),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Gated activations, `f(gate) · up`, in the epilogue of the two products that they join.
 
+#[cfg(target_arch = "aarch64")]
+use super::super::vector::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::super::vector::{Avx2, Avx512};
 use super::super::vector::{Portable, Vector, exp, tanh};
@@ -26,6 +28,9 @@ pub(super) fn apply(isa: Isa, gate: Gate, g: &Results, up: &mut Results, rows: u
         // SAFETY: the `Isa` exists on this CPU.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => unsafe { apply_avx512(gate, g, up, rows) },
+        // SAFETY: every such CPU has Advanced SIMD.
+        #[cfg(target_arch = "aarch64")]
+        Kind::Dot | Kind::I8mm => unsafe { apply_rows::<Neon>(gate, g, up, rows) },
     }
 }
 

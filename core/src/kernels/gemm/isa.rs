@@ -21,6 +21,10 @@ pub(crate) enum Kind {
     Avx2Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Dot,
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
 }
 
 /// How weights of a format lie in memory for the dot product instruction at hand; part of the packed layout's identity.
@@ -53,6 +57,7 @@ impl Isa {
 
     /// Every instruction set that this CPU has, slowest first; the portable one is always there.
     pub(crate) fn supported() -> Vec<Self> {
+        #[allow(unused_mut)] // other architectures have no more
         let mut found = vec![Self(Kind::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
@@ -66,6 +71,16 @@ impl Isa {
             }
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
                 found.push(Self(Kind::Avx512));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            if has!("dotprod") {
+                found.push(Self(Kind::Dot));
+            }
+            if has!("dotprod") && has!("i8mm") {
+                found.push(Self(Kind::I8mm));
             }
         }
         found
@@ -86,6 +101,10 @@ impl Isa {
             Kind::Avx2Vnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dot => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => "i8mm",
         }
     }
 
@@ -95,6 +114,10 @@ impl Isa {
             Kind::Portable => Interleave { group: 16, step: 4, signed: false, row_unit: 1 },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 | Kind::Avx2Vnni | Kind::Avx512 => Interleave { group: 16, step: 4, signed: false, row_unit: 1 },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dot => Interleave { group: 8, step: 4, signed: true, row_unit: 1 },
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => Interleave { group: 8, step: 8, signed: true, row_unit: 2 },
         }
     }
 }

@@ -29,8 +29,14 @@ mod tile;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod portable;
 
+#[cfg(all(test, feature = "ggml"))]
+mod against_ggml;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,7 @@ use super::half::f16_to_f32;
 use super::*;
 
 /// xorshift64*: the tests need many bytes, not good ones.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// Uniform in −1 … 1.
-    fn unit(&mut self) -> f32 {
+    pub(super) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }
@@ -172,12 +172,12 @@ fn on_threads(n_threads: usize, work: impl Fn(Share<'_>) + Sync) {
 }
 
 /// A packed matrix and its memory.
-struct Packed {
+pub(super) struct Packed {
     matrix: PackedMatrix,
     _memory: Memory,
 }
 
-fn pack(isa: Isa, format: WeightFormat, n: usize, k: usize, source: &[u8]) -> Packed {
+pub(super) fn pack(isa: Isa, format: WeightFormat, n: usize, k: usize, source: &[u8]) -> Packed {
     let shape = PackedShape::new(format, n, k, isa.interleave()).unwrap();
     let mut memory = Memory::new(shape.bytes());
     shape.pack(source, memory.bytes(shape.bytes()));
@@ -199,7 +199,7 @@ fn quantised(isa: Isa, kind: ActivationKind, x: &[f32], rows: usize, n_threads: 
 }
 
 /// `y[rows, n]` for one matrix.
-fn multiply(isa: Isa, packed: &Packed, x: &[f32], rows: usize, n_threads: usize) -> Vec<f32> {
+pub(super) fn multiply(isa: Isa, packed: &Packed, x: &[f32], rows: usize, n_threads: usize) -> Vec<f32> {
     let n = packed.matrix.shape().n();
     let (shape, memory) = quantised(isa, packed.matrix.shape().format().activations(), x, rows, n_threads);
     let mut y = vec![f32::NAN; rows * n];

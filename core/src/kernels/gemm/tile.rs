@@ -47,6 +47,10 @@ pub(super) fn kernels(isa: Isa, format: WeightFormat) -> Kernels {
         Kind::Avx2Vnni => avx2_vnni::kernels(format),
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => avx512::kernels(format),
+        #[cfg(target_arch = "aarch64")]
+        Kind::Dot => dotprod::kernels(format),
+        #[cfg(target_arch = "aarch64")]
+        Kind::I8mm => i8mm::kernels(format),
     }
 }
 
@@ -92,6 +96,11 @@ instruction_set!(
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
     "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c"
 );
+
+#[cfg(target_arch = "aarch64")]
+instruction_set!(dotprod, super::super::neon::Dot, [1, 2, 3, 4, 5, 6], "neon,dotprod");
+#[cfg(target_arch = "aarch64")]
+instruction_set!(i8mm, super::super::neon_i8mm::I8mm, [1, 2, 3, 4, 5, 6, 7, 8], "neon,dotprod,i8mm");
 
 /// Repeats a block for each unit below `U`, unrolled in the source: compilers give up on loops of this size, and sums that are
 /// indexed by a variable live in memory.
