@@ -4,11 +4,13 @@
 //! Modules import from lower floors only, which `tests/floors.rs` checks.
 #![deny(unsafe_code)]
 
+pub mod accept;
 pub mod cancel;
 pub mod error;
 pub mod executor;
 pub mod token;
 pub mod tokenizer;
+pub mod tree;
 
 pub use cancel::Cancel;
 pub use error::{Error, ErrorKind, Result};
