@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod cancel;
+pub mod cost;
 pub mod error;
 pub mod executor;
 pub mod token;
