@@ -7,8 +7,10 @@
 pub mod accept;
 pub mod cancel;
 pub mod cost;
+pub mod draft;
 pub mod error;
 pub mod executor;
+pub mod growth;
 pub mod token;
 pub mod tokenizer;
 pub mod tree;
