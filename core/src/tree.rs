@@ -11,7 +11,7 @@
 
 use std::cmp::Ordering;
 
-use crate::executor::Row;
+use crate::row::Row;
 use crate::token::Token;
 
 /// Index of a node in its tree, in order of insertion: a parent's is smaller than its children's.
@@ -94,9 +94,9 @@ impl Claims {
         self.0.iter().flatten().copied()
     }
 
-    /// Whether `source` is among them.
-    pub fn has(&self, source: Source) -> bool {
-        self.0[source.index()].is_some()
+    /// The claim of `source`, if it made one.
+    pub fn by(&self, source: Source) -> Option<Claim> {
+        self.0[source.index()]
     }
 
     /// The sources as a set of bits, bit i for `Source::ALL[i]`: below `1 << Source::COUNT`.

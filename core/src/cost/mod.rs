@@ -85,6 +85,8 @@ pub struct Prices {
     pub fixed_ms: f64,
     /// Per emitted token, ms.
     pub sample_ms: f64,
+    /// Drafting by free sources per drafted row, ms.
+    pub row_ms: f64,
 }
 
 impl Prices {
@@ -93,12 +95,13 @@ impl Prices {
         self.verify_ms.len().saturating_sub(1)
     }
 
-    /// Expected ms of a cycle of `rows` rows that emits `tokens` tokens, without drafting. Rows beyond the table cost infinity.
+    /// Expected ms of a cycle of `rows` rows that emits `tokens` tokens, free drafting included. Rows beyond the table cost infinity.
     pub fn cycle_ms(&self, rows: usize, leaves: usize, tokens: f64) -> f64 {
         let Some(verify) = self.verify_ms.get(rows) else { return f64::INFINITY };
         let projection = self.projection(rows, tokens);
         let leaf_ms = self.leaf_ms * leaves.saturating_sub(1) as f64;
-        verify + leaf_ms + projection.cheaper_ms() + self.fixed_ms + self.sample_ms * tokens
+        let row_ms = self.row_ms * rows.saturating_sub(1) as f64;
+        verify + leaf_ms + projection.cheaper_ms() + self.fixed_ms + self.sample_ms * tokens + row_ms
     }
 
     /// Expected ms of a token decoded plainly.
@@ -229,6 +232,7 @@ impl CostModel {
             leaf_ms: self.leaf_ms(),
             fixed_ms: self.io.median().unwrap_or(0.0) + self.overhead.median().unwrap_or(0.0),
             sample_ms: self.sample.median().unwrap_or(0.0),
+            row_ms: Source::ALL.iter().filter(|&&s| s != Source::Model).map(|&s| self.draft_ms(s)).sum(),
         }
     }
 
@@ -362,6 +366,7 @@ mod tests {
             leaf_ms: 0.0,
             fixed_ms: 0.0,
             sample_ms: 0.0,
+            row_ms: 0.0,
         };
         assert!(prices.projection(4, 2.5).batched);
         let dear = Prices { project_ms: vec![0.0, 4.0, 8.0, 12.0, 16.0], ..prices };

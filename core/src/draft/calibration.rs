@@ -20,6 +20,12 @@ const CELL_WINDOW: f64 = 32.0;
 const ROW_WINDOW: f64 = 64.0;
 const SOURCE_WINDOW: f64 = 128.0;
 
+/// The same for the rate of a source's best candidate, lately and in the long run, and what of the former a step without offers
+/// leaves: a bad run is forgotten within about twenty steps, a bad source is not.
+const FIRST_WINDOW: f64 = 24.0;
+const FIRST_LONG_WINDOW: f64 = 256.0;
+const AGEING: f64 = 0.93;
+
 /// Offers' worth of trust that a cell places in the level above it.
 const SHRINKAGE: f64 = 4.0;
 
@@ -34,6 +40,10 @@ const PRIOR: f64 = 0.3;
 
 /// Estimates stay this far from 0 and 1, so that log-odds exist and no candidate is ever beyond doubt or beyond hope.
 const FLOOR: f64 = 0.002;
+
+/// How often other sources are assumed to be right where the draft model is wrong, and to outvote it where it is right.
+const RESCUED_PRIOR: f64 = 0.1;
+const SPOILED_PRIOR: f64 = 0.03;
 
 /// Bins of the best source's estimate for candidates of several sources.
 const JOINT_BINS: usize = 10;
@@ -65,8 +75,9 @@ struct SourceTable {
     rows: [Count; Claim::MAJORS],
     all: Count,
     shift: f64,
-    /// How often the best candidate at a node where the source proposed anything was right.
+    /// How often the best candidate at a node where the source proposed anything was right: lately, and in the long run.
     first: Count,
+    first_long: Count,
     /// How often any of them was: the coverage that Lever shrinks by.
     any: Count,
 }
@@ -79,6 +90,7 @@ impl Default for SourceTable {
             all: Count::default(),
             shift: 0.0,
             first: Count::default(),
+            first_long: Count::default(),
             any: Count::default(),
         }
     }
@@ -121,12 +133,16 @@ fn shifted(p: f64, shift: f64) -> f64 {
 pub struct Calibration {
     sources: [SourceTable; Source::COUNT],
     joint: Vec<[Count; JOINT_BINS]>,
+    /// Where the draft model's best candidate was wrong (right): how often the tree's best was right (wrong).
+    rescued: Count,
+    spoiled: Count,
 }
 
 impl Calibration {
     /// Nothing learnt: every candidate has the prior.
     pub fn new() -> Self {
-        Self { sources: Default::default(), joint: vec![Default::default(); 1 << Source::COUNT] }
+        let (rescued, spoiled) = Default::default();
+        Self { sources: Default::default(), joint: vec![Default::default(); 1 << Source::COUNT], rescued, spoiled }
     }
 
     /// Probability that the target, having reached the parent, chooses a candidate with these claims; 0 without claims.
@@ -160,13 +176,39 @@ impl Calibration {
     /// candidates, was the target's choice.
     pub fn observe_node(&mut self, source: Source, first_hit: bool, any_hit: bool) {
         let table = &mut self.sources[source.index()];
-        table.first.observe(first_hit, CELL_WINDOW);
+        table.first.observe(first_hit, FIRST_WINDOW);
+        table.first_long.observe(first_hit, FIRST_LONG_WINDOW);
         table.any.observe(any_hit, CELL_WINDOW);
     }
 
-    /// How often the best candidate of `source` has been right lately, in [0, 1].
+    /// How often the best candidate of `source` has been right lately, in [0, 1]; in the long run, where lately says little.
     pub fn first_rate(&self, source: Source) -> f64 {
-        self.sources[source.index()].first.rate(PRIOR)
+        let table = &self.sources[source.index()];
+        table.first.rate(table.first_long.rate(PRIOR))
+    }
+
+    /// A step has passed in which `source` was not checked: what it did lately says a little less. Without this, a source that is
+    /// not asked because of a bad run would stay unasked.
+    pub fn age(&mut self, source: Source) {
+        let first = &mut self.sources[source.index()].first;
+        (first.offers, first.hits) = (first.offers * AGEING, first.hits * AGEING);
+    }
+
+    /// Learns from one reached row about which the draft model was asked: whether its best candidate was the target's choice,
+    /// and whether the best of all sources was.
+    pub fn observe_company(&mut self, model_hit: bool, tree_hit: bool) {
+        if model_hit {
+            self.spoiled.observe(!tree_hit, CELL_WINDOW);
+        } else {
+            self.rescued.observe(tree_hit, CELL_WINDOW);
+        }
+    }
+
+    /// How often the tree's best candidate is right where the draft model is asked: its own record, and what other sources add
+    /// to it, which is learnt where it is asked and holds while it is not.
+    pub fn rate_in_company(&self) -> f64 {
+        let own = self.first_rate(Source::Model);
+        own * (1.0 - self.spoiled.rate(SPOILED_PRIOR)) + (1.0 - own) * self.rescued.rate(RESCUED_PRIOR)
     }
 
     /// How often any candidate of `source` has been right lately, in [0, 1].
@@ -268,6 +310,33 @@ mod tests {
         assert!((calibration.first_rate(Source::Model) - 0.5).abs() < 0.03);
         assert!(calibration.coverage(Source::Model) > 0.9);
         assert_eq!(calibration.n_checked(Source::Recycle), 0.0);
+    }
+
+    #[test]
+    fn a_bad_run_is_forgotten_and_a_bad_source_is_not() {
+        let mut calibration = Calibration::new();
+        (0..300).for_each(|i| calibration.observe_node(Source::Model, i % 4 != 0, true));
+        (0..10).for_each(|_| calibration.observe_node(Source::Model, false, false));
+        assert!(calibration.first_rate(Source::Model) < 0.55);
+        (0..40).for_each(|_| calibration.age(Source::Model));
+        assert!(calibration.first_rate(Source::Model) > 0.65);
+        (0..600).for_each(|_| calibration.observe_node(Source::Model, false, false));
+        (0..1000).for_each(|_| calibration.age(Source::Model));
+        assert!(calibration.first_rate(Source::Model) < 0.1);
+    }
+
+    #[test]
+    fn what_other_sources_add_to_the_model_outlasts_its_absence() {
+        let mut calibration = Calibration::new();
+        for i in 0..200 {
+            let model_hit = i % 4 != 0;
+            calibration.observe_node(Source::Model, model_hit, model_hit);
+            calibration.observe_company(model_hit, model_hit || i % 8 == 0);
+        }
+        assert!((calibration.first_rate(Source::Model) - 0.75).abs() < 0.08);
+        assert!((calibration.rate_in_company() - 0.87).abs() < 0.06, "{}", calibration.rate_in_company());
+        (0..300).for_each(|_| calibration.observe_node(Source::Model, false, false));
+        assert!((calibration.rate_in_company() - 0.5).abs() < 0.1, "only the model itself was seen to fail");
     }
 
     proptest! {

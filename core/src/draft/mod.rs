@@ -12,18 +12,20 @@
 pub mod automaton;
 pub mod calibration;
 pub mod context;
-// pub mod model;
+pub mod model;
 pub mod recycle;
 pub mod reuse;
-// pub mod store;
+pub mod store;
 pub mod top_k;
 
+use crate::cancel::Cancel;
+use crate::error::Result;
 use crate::token::Token;
-use crate::tree::{Claim, NodeId};
+use crate::tree::{Claim, DraftTree, NodeId};
 
 pub use calibration::Calibration;
 pub use context::ContextDrafter;
-// pub use model::ModelDrafter;
+pub use model::ModelDrafter;
 pub use recycle::RecycleDrafter;
 pub use reuse::ReuseDrafter;
 pub use top_k::TopK;
@@ -91,6 +93,48 @@ pub trait Drafter: Send {
 
     /// Forgets the text committed or added since the mark: the turn was rolled back.
     fn roll_back(&mut self) {}
+}
+
+/// A source whose answers cost enough to be asked in batches: the draft model.
+///
+/// It hears what becomes history and reads it only when it is asked.
+pub trait BatchDrafter: Send {
+    /// `token` is now the last of the history.
+    fn commit(&mut self, token: Token);
+
+    /// Tokens of the history that it has not read, the last one (the root of the next tree) not counted.
+    fn n_unread(&self) -> usize;
+
+    /// Candidates under each of `nodes`. Reads what of the history is unread, and says what it would have proposed there.
+    fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer>;
+
+    /// Reads the unread history and says what it would have proposed at up to `n` of the latest positions of it, in order; the
+    /// last is the one whose next token is the last of the history.
+    fn look(&mut self, n: usize, cancel: &Cancel) -> Result<Vec<Hindsight>>;
+
+    /// Remembers the state of now; one mark is kept.
+    fn mark(&mut self);
+
+    /// Forgets the history committed since the mark.
+    fn roll_back(&mut self);
+}
+
+/// What a batch came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// By node asked about: its candidates, best first.
+    pub candidates: Vec<Vec<Candidate>>,
+    /// What it would have proposed at the latest positions of the history that it had not read, as [`BatchDrafter::look`] gives it.
+    pub hindsight: Vec<Hindsight>,
+}
+
+/// What a drafter would have proposed at a position whose next token is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindsight {
+    /// Its candidates, best first.
+    pub candidates: Vec<Candidate>,
+    /// What did come. (What the target wanted may be another word, in a prompt.)
+    pub token: Token,
 }
 
 /// Index of a count or position in 32 bits; saturates, and every store is bounded far below that.

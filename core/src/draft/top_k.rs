@@ -59,6 +59,27 @@ impl TopK {
         self.iter().next().map(|(token, _)| token)
     }
 
+    /// Bytes of the encoded form.
+    pub(super) const ENCODED: usize = 5 * K + 1;
+
+    /// Appends the encoded form: length, tokens, weights, little-endian.
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.push(self.len);
+        self.tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()));
+        bytes.extend(self.weights);
+    }
+
+    /// Reads the encoded form; `None` if it says that it keeps more than it has room for.
+    pub(super) fn decode(bytes: [u8; Self::ENCODED]) -> Option<Self> {
+        let (&len, rest) = bytes.split_first()?;
+        let (tokens, weights) = rest.split_at(4 * K);
+        let mut top = Self { len, weights: weights.try_into().ok()?, ..Self::default() };
+        for (to, from) in top.tokens.iter_mut().zip(tokens.chunks_exact(4)) {
+            *to = Token::from_le_bytes(from.try_into().ok()?);
+        }
+        (usize::from(len) <= K).then_some(top)
+    }
+
     /// Whether no token is kept.
     pub fn is_empty(&self) -> bool {
         self.len == 0
