@@ -1,7 +1,7 @@
 //! On-device LLM inference: a GGUF file in, exact text out.
 //!
 //! The modules stand in the order of a token's journey; `ARCHITECTURE.md` tells the journey in words.
-//! Modules import from lower floors only, which `tests/floors.rs` checks.
+//! Modules import from lower floors only, which `tests/floors` checks.
 #![deny(unsafe_code)]
 
 pub mod accept;
@@ -14,10 +14,45 @@ pub mod governor;
 pub mod growth;
 pub mod row;
 pub mod speculation;
+pub mod metrics;
 pub mod token;
+
+pub mod gguf;
+
+pub mod architecture;
+
 pub mod tokenizer;
 pub mod tree;
 
+pub mod chat;
+
+pub mod sampling;
+
+pub mod stop;
+
+pub mod executor;
+
+pub mod kv_cache;
+
+#[cfg(feature = "ggml")]
+pub mod kernels;
+
+pub mod decode;
+
+pub mod session;
+
+pub mod model;
+
 pub use cancel::Cancel;
+pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
+pub use decode::FinishReason;
 pub use error::{Error, ErrorKind, Result};
+pub use metrics::{GenerationMetrics, SessionMetrics, StepMetrics};
+pub use model::{ExecutorChoice, Kernels, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
+pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};
+pub use session::{
+    Canceller, ChatSession, ContextOverflow, GenerationOptions, ModelParts, Response, ResponseStream, SessionOptions,
+};
+pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
+pub use tokenizer::{DecodeStream, TokenizerJson};

@@ -1,7 +1,17 @@
 //! Text to tokens and back.
 //!
 //! [`Vocabulary`] is what the rest of the crate knows of a tokenizer. The file's own vocabulary is read by llama.cpp (in
-//! `kernels`); a `tokenizer.json` is read here.
+//! `kernels`); a `tokenizer.json` is read in [`json`](TokenizerJson). Bytes become text again in [`DecodeStream`], which belongs
+//! to no vocabulary: a code point may be spread over tokens, and only the stream of their bytes can tell.
+//!
+//! Deliberately not known here: chat templates, stop strings, files other than a `tokenizer.json`.
+
+mod bytes;
+mod decode_stream;
+mod json;
+
+pub use decode_stream::DecodeStream;
+pub use json::TokenizerJson;
 
 use crate::error::Result;
 use crate::token::Token;

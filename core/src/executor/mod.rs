@@ -7,6 +7,16 @@
 //!
 //! Deliberately not known here: text, sampling, drafting, sessions, files.
 
+#[cfg(feature = "ggml")]
+pub mod llama;
+#[cfg(feature = "ggml")]
+mod memory;
+pub mod options;
+pub mod pass;
+pub mod scripted;
+#[cfg(feature = "ggml")]
+pub(crate) mod staged;
+
 use crate::cancel::Cancel;
 use crate::error::Result;
 

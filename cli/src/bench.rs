@@ -1,0 +1,177 @@
+//! `fulcrum bench`: the staged executor beside llama.cpp's context, on the same file, with the same threads, in one process.
+
+mod measure;
+
+use crate::failure::{Failure, Result};
+use crate::loading::{self, Loaded};
+use crate::output;
+use fulcrum::ErrorKind;
+use fulcrum::model::{ExecutorChoice, ModelOptions};
+use indicatif::ProgressBar;
+use measure::{Contestant, Figures, Load, measure};
+use serde::Serialize;
+use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measure the executors against each other: prefill and decode, medians of interleaved rounds
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// GGUF file; of a split model, its first file
+    #[arg(short, long, value_name = "FILE")]
+    model: PathBuf,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value = "512")]
+    prefill: NonZeroUsize,
+    /// Tokens decoded one by one after it
+    #[arg(long, value_name = "N", default_value = "64")]
+    decode: NonZeroUsize,
+    /// Rounds that count
+    #[arg(long, value_name = "N", default_value = "5")]
+    rounds: NonZeroUsize,
+    /// CPU threads [default: the performance cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: PathBuf,
+    prefill_tokens: usize,
+    decode_tokens: usize,
+    rounds: usize,
+    rows: Vec<BenchRow>,
+}
+
+/// One executor's line. Ratios are to llama.cpp, above 1 where this one is faster; none where llama.cpp did not run.
+#[derive(Debug, PartialEq, Serialize)]
+struct BenchRow {
+    name: &'static str,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+    /// Of decode.
+    ratio: Option<f64>,
+    prefill_ratio: Option<f64>,
+}
+
+/// The name of the row that ratios refer to.
+const BASELINE: &str = "llama.cpp";
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<()> {
+        let load = Load { prefill: self.prefill.into(), decode: self.decode.into(), rounds: self.rounds.into() };
+        let mut contestants = self.contestants(load)?;
+        let bar = ProgressBar::new(self.rounds.get() as u64 + 1);
+        let bar = if io::stderr().is_terminal() { bar } else { ProgressBar::hidden() };
+        let figures = measure(&mut contestants, load, |round| bar.set_position(round as u64 + 1));
+        bar.finish_and_clear();
+        let report = Report {
+            model: self.model,
+            prefill_tokens: load.prefill,
+            decode_tokens: load.decode,
+            rounds: load.rounds,
+            rows: rows(&figures?, load),
+        };
+        let mut out = io::stdout().lock();
+        if self.json { output::write_json(&mut out, &report) } else { output::write(&mut out, &table(&report.rows)) }
+    }
+
+    /// The file, loaded once per executor. Where the staged one does not know the architecture, llama.cpp runs alone.
+    fn contestants(&self, load: Load) -> Result<Vec<Contestant>> {
+        let n_cells = load.prefill + load.decode;
+        let mut contestants = Vec::new();
+        for choice in [ExecutorChoice::Staged, ExecutorChoice::LlamaCpp] {
+            let options = ModelOptions {
+                context_length: Some(n_cells),
+                threads: self.threads.map(Into::into),
+                executor: choice,
+                ..ModelOptions::default()
+            };
+            match loading::load(&self.model, options) {
+                Ok(Loaded { model, .. }) => {
+                    contestants.push(Contestant { name: choice.name(), executor: model.weights().executor(n_cells)? });
+                }
+                Err(Failure::Engine(error))
+                    if choice == ExecutorChoice::Staged
+                        && matches!(error.kind(), ErrorKind::UnsupportedModel { .. }) =>
+                {
+                    log::warn!("{error}");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(contestants)
+    }
+}
+
+fn rows(figures: &[Figures], load: Load) -> Vec<BenchRow> {
+    let baseline = figures.iter().find(|f| f.name == BASELINE);
+    let ratio = |mine: Duration, theirs: fn(&Figures) -> Duration| {
+        baseline.map(|baseline| theirs(baseline).as_secs_f64() / mine.as_secs_f64())
+    };
+    let row = |figures: &Figures| BenchRow {
+        name: figures.name,
+        prefill_tokens_per_s: load.prefill as f64 / figures.prefill.as_secs_f64(),
+        decode_tokens_per_s: load.decode as f64 / figures.decode.as_secs_f64(),
+        ratio: ratio(figures.decode, |f| f.decode),
+        prefill_ratio: ratio(figures.prefill, |f| f.prefill),
+    };
+    figures.iter().map(row).collect()
+}
+
+fn table(rows: &[BenchRow]) -> String {
+    let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
+    let mut text = format!("{:<12} {:>15} {:>7} {:>15} {:>7}\n", "", "prefill tok/s", "ratio", "decode tok/s", "ratio");
+    for row in rows {
+        text.push_str(&format!(
+            "{:<12} {:>15.1} {:>7} {:>15.1} {:>7}\n",
+            row.name,
+            row.prefill_tokens_per_s,
+            ratio(row.prefill_ratio),
+            row.decode_tokens_per_s,
+            ratio(row.ratio)
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(name: &'static str, prefill_ms: u64, decode_ms: u64) -> Figures {
+        Figures { name, prefill: Duration::from_millis(prefill_ms), decode: Duration::from_millis(decode_ms) }
+    }
+
+    const LOAD: Load = Load { prefill: 512, decode: 64, rounds: 5 };
+
+    #[test]
+    fn ratios_are_to_llama_cpp_and_above_one_when_faster() {
+        let rows = rows(&[figures("staged", 500, 1000), figures("llama.cpp", 1000, 1500)], LOAD);
+        assert_eq!(rows[0].prefill_tokens_per_s, 1024.0);
+        assert_eq!(rows[0].decode_tokens_per_s, 64.0);
+        assert_eq!((rows[0].ratio, rows[0].prefill_ratio), (Some(1.5), Some(2.0)));
+        assert_eq!(rows[1].ratio, Some(1.0));
+    }
+
+    #[test]
+    fn without_llama_cpp_there_is_no_ratio() {
+        let rows = rows(&[figures("staged", 500, 1000)], LOAD);
+        assert_eq!(rows[0].ratio, None);
+        assert!(table(&rows).lines().count() == 2);
+    }
+
+    #[test]
+    fn the_json_has_the_documented_fields() {
+        let rows = rows(&[figures("staged", 500, 1000), figures("llama.cpp", 1000, 1500)], LOAD);
+        let value = serde_json::to_value(&rows[0]).unwrap();
+        for field in ["name", "prefill_tokens_per_s", "decode_tokens_per_s", "ratio"] {
+            assert!(value.get(field).is_some(), "{field}");
+        }
+    }
+}

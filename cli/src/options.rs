@@ -1,0 +1,150 @@
+//! Options that several commands share. What is not given is left to the engine's defaults.
+
+use clap::{Args, ValueEnum};
+use fulcrum::model::{ExecutorChoice, ModelOptions};
+use fulcrum::sampling::SamplerSettings;
+use fulcrum::session::GenerationOptions;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Which model, and how it runs.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// GGUF file; of a split model, its first file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// Context length in tokens [default: what the model was trained for, at most 4096]
+    #[arg(long, value_name = "TOKENS")]
+    ctx: Option<NonZeroUsize>,
+    /// CPU threads [default: the performance cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
+    #[arg(long, value_enum, value_name = "NAME")]
+    executor: Option<ExecutorName>,
+}
+
+impl ModelArgs {
+    /// The engine's settings: its defaults, and what was given.
+    pub(crate) fn options(&self) -> ModelOptions {
+        ModelOptions {
+            context_length: self.ctx.map(Into::into),
+            threads: self.threads.map(Into::into),
+            executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            ..ModelOptions::default()
+        }
+    }
+}
+
+/// The executors by the names users type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExecutorName {
+    /// Fulcrum's own, layer by layer
+    Staged,
+    /// llama.cpp's context
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+}
+
+impl ExecutorName {
+    fn choice(self) -> ExecutorChoice {
+        match self {
+            Self::Staged => ExecutorChoice::Staged,
+            Self::LlamaCpp => ExecutorChoice::LlamaCpp,
+        }
+    }
+}
+
+/// How text is drawn from the model, and when it ends.
+#[derive(Args)]
+pub(crate) struct SamplingArgs {
+    /// Tokens to generate at most [default: as many as the context holds]
+    #[arg(short = 'n', long = "max-tokens", value_name = "N")]
+    max_tokens: Option<NonZeroUsize>,
+    /// Temperature; 0 always takes the likeliest token, and what follows here changes nothing [default: 0]
+    #[arg(long, value_name = "T", value_parser = not_negative)]
+    temp: Option<f32>,
+    /// Draw among the K likeliest tokens; 0 for all [default: 40]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw among the likeliest tokens that together have probability P [default: 0.95]
+    #[arg(long, value_name = "P", value_parser = probability)]
+    top_p: Option<f32>,
+    /// Draw among tokens at least P times as likely as the likeliest [default: 0.05]
+    #[arg(long, value_name = "P", value_parser = probability)]
+    min_p: Option<f32>,
+    /// The same seed gives the same text [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// The engine's settings: its defaults, and what was given.
+    pub(crate) fn generation(&self) -> GenerationOptions {
+        let default = SamplerSettings::default();
+        let sampler = SamplerSettings {
+            temperature: self.temp.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            seed: self.seed,
+            ..default
+        };
+        GenerationOptions { sampler, max_tokens: self.max_tokens.map(Into::into), stop: self.stop.clone() }
+    }
+}
+
+fn number(text: &str) -> Result<f32, String> {
+    text.parse::<f32>().ok().filter(|value| value.is_finite()).ok_or_else(|| "not a number".to_owned())
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    let value = number(text)?;
+    if value >= 0.0 { Ok(value) } else { Err("must not be negative".to_owned()) }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let value = number(text)?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("must be between 0 and 1".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_their_ranges() {
+        assert_eq!(not_negative("0.7"), Ok(0.7));
+        assert!(not_negative("-1").is_err());
+        assert!(not_negative("inf").is_err());
+        assert!(not_negative("warm").is_err());
+        assert_eq!(probability("1"), Ok(1.0));
+        assert!(probability("1.01").is_err());
+        assert!(probability("NaN").is_err());
+    }
+
+    #[test]
+    fn the_help_tells_the_engines_defaults() {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            sampling: SamplingArgs,
+        }
+        let help = <Only as clap::CommandFactory>::command().render_long_help().to_string();
+        let SamplerSettings { temperature, top_k, top_p, min_p, .. } = SamplerSettings::default();
+        for default in [temperature.to_string(), top_k.to_string(), top_p.to_string(), min_p.to_string()] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default} is not in {help}");
+        }
+    }
+
+    #[test]
+    fn executors_have_the_engines_names() {
+        for name in ExecutorName::value_variants() {
+            let typed = name.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(typed.as_deref(), Some(name.choice().name()));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The binary as a shell sees it: exit codes, one line of error, what goes to which stream.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// Runs `fulcrum` with nothing on standard input.
+fn fulcrum(arguments: &[&str]) -> Output {
+    piped(arguments, b"")
+}
+
+/// Runs `fulcrum` with `input` on standard input.
+fn piped(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fulcrum"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    // A program that fails early does not read its input; that is its right.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    child.wait_with_output().expect("the binary ends")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"))
+}
+
+/// The message of a failure at run time: one line, on standard error, and nothing on standard output.
+fn error_line(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    assert_eq!(code(output), 1, "{text}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let errors: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{text}");
+    assert_eq!(text.lines().last(), Some(errors[0]), "{text}");
+    errors[0].to_owned()
+}
+
+/// A file of `bytes` in a folder of this test's own.
+fn file(name: &str, bytes: &[u8]) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("command_line");
+    std::fs::create_dir_all(&folder).expect("a folder for test files");
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).expect("a test file");
+    path
+}
+
+/// The four commands with what each needs besides a model.
+const COMMANDS: [&[&str]; 4] = [&["chat"], &["generate", "-p", "hi"], &["inspect"], &["bench"]];
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for arguments in [&["--help"][..], &["--version"], &["chat", "--help"], &["generate", "-h"], &["help", "bench"]] {
+        let output = fulcrum(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let wrong: [&[&str]; 14] = [
+        &[],
+        &["sing"],
+        &["chat"],
+        &["generate", "-m"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "-f", "hi.txt"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--executor", "gpu"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--temp", "-1"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--temp", "warm"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--top-p", "1.5"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "-n", "0"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--ctx", "0"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--threads", "many"],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--stop", ""],
+        &["generate", "-m", "x.gguf", "-p", "hi", "--raw", "--system", "be brief"],
+    ];
+    for arguments in wrong {
+        let output = fulcrum(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_option_of_generate_is_understood() {
+    let all = "generate -m missing.gguf -p hi -n 8 --temp 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 --seed 1 --stop x --stop y \
+               --ctx 512 --threads 2 --executor llama.cpp --raw --json";
+    let output = fulcrum(&all.split_whitespace().collect::<Vec<_>>());
+    assert!(error_line(&output).contains("missing.gguf"));
+    let staged = ["generate", "-m", "missing.gguf", "-p", "hi", "--executor", "staged"];
+    assert!(error_line(&fulcrum(&staged)).contains("missing.gguf"));
+}
+
+#[test]
+fn a_file_that_is_no_model_is_one_line_and_exit_code_1() {
+    let files = [
+        PathBuf::from("missing.gguf"),
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        file("empty.gguf", b""),
+        file("text.gguf", b"Dear reader,\nthis is a letter and not a model.\n"),
+        file("magic.gguf", b"GGUF"),
+        file("version1.gguf", b"GGUF\x01\0\0\0\0\0\0\0\0\0\0\0"),
+        file("absurd.gguf", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x7f"),
+    ];
+    for path in &files {
+        let path = path.to_str().expect("UTF-8");
+        for command in COMMANDS {
+            let line = error_line(&fulcrum(&[command, &["-m", path]].concat()));
+            assert!(line.contains(path), "{command:?} {line}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_that_cannot_be_read_is_said_before_anything_is_loaded() {
+    let line = error_line(&fulcrum(&["generate", "-m", "missing.gguf", "-f", "missing.txt"]));
+    assert!(line.contains("missing.txt"), "{line}");
+    let binary = file("binary.txt", b"\xff\xfe\0");
+    let line = error_line(&fulcrum(&["generate", "-m", "missing.gguf", "-f", binary.to_str().expect("UTF-8")]));
+    assert!(line.contains("binary.txt"), "{line}");
+    let line = error_line(&piped(&["generate", "-m", "missing.gguf"], b"\xff\xfe"));
+    assert!(line.contains("standard input"), "{line}");
+}

@@ -1,0 +1,28 @@
+//! How much memory the system can still give.
+
+/// Bytes that can be allocated without swapping, where the system says so (Linux and Android).
+pub(crate) fn available_memory() -> Option<u64> {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        parse_available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    } else {
+        None
+    }
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn parse_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_kernel_is_read() {
+        assert_eq!(parse_available("MemTotal: 8 kB\nMemAvailable:    4123 kB\n"), Some(4123 * 1024));
+        assert_eq!(parse_available("MemTotal: 8 kB\n"), None);
+        assert_eq!(parse_available("MemAvailable: lots kB"), None);
+    }
+}

@@ -1,0 +1,284 @@
+//! A model's weights where the staged executor wants them.
+//!
+//! Every matrix is resident in one layout: ours where our kernels multiply its format, else the one that the device prefers, else
+//! the file's. Everything else stays in the mapped file.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::StagedExecutor;
+use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
+use crate::cancel::Cancel;
+use crate::error::{ErrorKind, Result};
+use crate::executor::options::{Kernels, KvType};
+use crate::executor::{Executor, Weights};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::kernels::attention::{AttentionShape, CacheFormat};
+use crate::kernels::gemm::{Isa, PackedShape, WeightFormat};
+use crate::kernels::machine::{Device, Machine};
+use crate::kernels::mapping::Mapping;
+use crate::kernels::store::{PackedId, StoreBuilder, TensorId, TensorStore};
+use crate::kernels::threads::ThreadPool;
+
+/// How a staged model is set up.
+#[derive(Clone)]
+pub(crate) struct StagedOptions {
+    /// The threads, shared with whatever else computes for the model.
+    pub(crate) threads: Arc<ThreadPool>,
+    pub(crate) kv_type: KvType,
+    /// Rows that one pass may have.
+    pub(crate) max_rows: usize,
+    /// Whose kernels multiply.
+    pub(crate) kernels: Kernels,
+    /// Layers per stage.
+    pub(crate) stage_layers: usize,
+}
+
+/// Where a tensor is, and so who multiplies with it.
+#[derive(Clone, Copy)]
+pub(super) enum Weight {
+    /// A tensor of ggml's, in the file's layout or the device's own.
+    Ggml(TensorId),
+    /// A matrix packed for our kernels.
+    Packed(PackedId),
+}
+
+impl Weight {
+    /// The tensor, of a weight that is no matrix and so never packed.
+    fn tensor(self) -> TensorId {
+        match self {
+            Self::Ggml(id) => id,
+            Self::Packed(_) => unreachable!("only matrices are packed"),
+        }
+    }
+}
+
+/// Tensors of one layer.
+pub(super) struct LayerWeights([Option<Weight>; LayerTensor::ALL.len()]);
+
+impl LayerWeights {
+    pub(super) fn matrix(&self, which: LayerTensor) -> Weight {
+        self.0[which as usize].expect("the architecture was checked against the file")
+    }
+
+    /// A bias, gain or other vector, if the file has it.
+    pub(super) fn vector(&self, which: LayerTensor) -> Option<TensorId> {
+        self.0[which as usize].map(Weight::tensor)
+    }
+}
+
+/// A model that the staged executor runs: weights, the machine, and how to use them.
+pub(crate) struct StagedModel {
+    arch: Architecture,
+    options: StagedOptions,
+    layers: Vec<LayerWeights>,
+    globals: [Option<Weight>; GlobalTensor::ALL.len()],
+    output: Weight,
+    isa: Isa,
+    store: Arc<TensorStore>,
+    machine: Mutex<Machine>,
+}
+
+impl StagedModel {
+    /// Places the weights of `file`, whose parts are `mappings`. `progress` is told the share done, 0 to 1.
+    ///
+    /// # Errors
+    ///
+    /// `Cancelled`, `OutOfMemory`, or `Backend` if the threads cannot be started.
+    pub(crate) fn load(
+        arch: Architecture,
+        file: &Gguf<'_>,
+        mappings: &[Arc<Mapping>],
+        options: StagedOptions,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
+    ) -> Result<Arc<Self>> {
+        let device = Device::cpu()?;
+        let isa = Isa::detect();
+        let mut loader = Loader {
+            file,
+            mappings,
+            device,
+            isa,
+            kernels: options.kernels,
+            n_threads: options.threads.n_threads(),
+            store: StoreBuilder::new(device, file.tensors().len() + 1, mappings.to_vec()),
+            done: 0,
+            progress,
+            cancel,
+        };
+        let mut globals = [None; GlobalTensor::ALL.len()];
+        for which in GlobalTensor::ALL {
+            globals[which as usize] = loader.place(which.name(), which == GlobalTensor::Output)?;
+        }
+        let mut layers = Vec::with_capacity(arch.n_layers as usize);
+        for layer in 0..arch.n_layers {
+            let mut tensors = [None; LayerTensor::ALL.len()];
+            for which in LayerTensor::ALL.into_iter().filter(|t| t.spec(&arch).is_some()) {
+                tensors[which as usize] = loader.place(&which.name(layer), which.is_matrix())?;
+            }
+            layers.push(LayerWeights(tensors));
+        }
+        let output = match globals[GlobalTensor::Output as usize] {
+            Some(output) => output,
+            None => loader.tied_output(globals[GlobalTensor::TokenEmbedding as usize])?,
+        };
+        let (store, machine) = (loader.store.build(), Machine::new(device, Arc::clone(&options.threads))?);
+        Ok(Arc::new(Self { arch, options, layers, globals, output, isa, store, machine: Mutex::new(machine) }))
+    }
+
+    pub(super) fn arch(&self) -> &Architecture {
+        &self.arch
+    }
+
+    pub(super) fn options(&self) -> &StagedOptions {
+        &self.options
+    }
+
+    pub(super) fn layer(&self, layer: usize) -> &LayerWeights {
+        &self.layers[layer]
+    }
+
+    pub(super) fn get(&self, tensor: GlobalTensor) -> Option<TensorId> {
+        self.globals[tensor as usize].map(Weight::tensor)
+    }
+
+    pub(super) fn required(&self, tensor: GlobalTensor) -> TensorId {
+        self.get(tensor).expect("the architecture was checked against the file")
+    }
+
+    /// The output matrix; the embeddings, or a copy of them in another layout, where the two are tied.
+    pub(super) fn output(&self) -> Weight {
+        self.output
+    }
+
+    /// The instruction set that weights are packed for.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Attention in `layer`, for our kernels.
+    pub(super) fn attention(&self, layer: u32) -> AttentionShape {
+        let arch = &self.arch;
+        let format = match self.options.kv_type {
+            KvType::F16 => CacheFormat::F16,
+            KvType::Q8_0 => CacheFormat::Q8_0,
+        };
+        AttentionShape {
+            n_head: arch.n_heads as usize,
+            n_head_kv: arch.n_heads_kv as usize,
+            head_dim: arch.head_dim as usize,
+            keys: format,
+            values: format,
+            scale: if arch.family.scale_queries { 1.0 } else { arch.attention_scale },
+            soft_cap: arch.attention_cap.unwrap_or(0.0),
+            window: arch.layer_window(layer).map_or(usize::MAX, |w| w as usize),
+        }
+    }
+
+    /// Whether our kernels attend; if not, ggml's do.
+    pub(super) fn attends(&self) -> bool {
+        self.options.kernels != Kernels::Ggml && self.attention(0).is_supported()
+    }
+
+    pub(super) fn store(&self) -> &Arc<TensorStore> {
+        &self.store
+    }
+
+    pub(super) fn machine(&self) -> &Mutex<Machine> {
+        &self.machine
+    }
+}
+
+/// A handle from which executors are made.
+pub(crate) struct StagedWeights(pub(crate) Arc<StagedModel>);
+
+impl Weights for StagedWeights {
+    fn executor(&self, n_cells: usize) -> Result<Box<dyn Executor>> {
+        Ok(Box::new(StagedExecutor::new(Arc::clone(&self.0), n_cells)?))
+    }
+}
+
+/// Puts one tensor after the other into the store.
+struct Loader<'a> {
+    file: &'a Gguf<'a>,
+    mappings: &'a [Arc<Mapping>],
+    device: &'static Device,
+    isa: Isa,
+    kernels: Kernels,
+    n_threads: usize,
+    store: StoreBuilder<'static>,
+    done: usize,
+    progress: &'a mut dyn FnMut(f32),
+    cancel: &'a Cancel,
+}
+
+impl<'a> Loader<'a> {
+    /// ggml's vector code reads tensors at this alignment, in bytes.
+    const ALIGNMENT: usize = 32;
+
+    fn place(&mut self, name: &str, is_matrix: bool) -> Result<Option<Weight>> {
+        if self.cancel.is_cancelled() {
+            return Err(ErrorKind::Cancelled.into());
+        }
+        let Some(info) = self.file.tensor(name) else { return Ok(None) };
+        let weight = if is_matrix { self.matrix(info)? } else { Weight::Ggml(self.plain(info)?) };
+        self.done += 1;
+        #[allow(clippy::cast_precision_loss)] // a share for a progress bar
+        (self.progress)(self.done as f32 / self.file.tensors().len() as f32);
+        Ok(Some(weight))
+    }
+
+    /// Output weights that are the embeddings: the same tensor, unless products want it in another layout.
+    fn tied_output(&mut self, embedding: Option<Weight>) -> Result<Weight> {
+        let info = self.file.tensor(GlobalTensor::TokenEmbedding.name());
+        let (Some(embedding), Some(info)) = (embedding, info) else { unreachable!("the embeddings are required") };
+        let preferred = self.device.preferred_layout(info.ty.code(), info.shape.dims());
+        if self.packed_shape(info).is_none() && preferred.is_none() { Ok(embedding) } else { self.matrix(info) }
+    }
+
+    /// A matrix in the layout of our kernels, else in the one the device prefers, else as it is in the file.
+    fn matrix(&mut self, info: &TensorInfo<'_>) -> Result<Weight> {
+        let bytes = self.bytes(info);
+        if let Some(shape) = self.packed_shape(info) {
+            let id = self.store.packed(shape, bytes, self.n_threads)?;
+            self.mappings[info.file].release(info.offset, info.size);
+            return Ok(Weight::Packed(id));
+        }
+        let (element, dims) = (info.ty.code(), info.shape.dims());
+        let Some(layout) = self.device.preferred_layout(element, dims) else {
+            return self.plain(info).map(Weight::Ggml);
+        };
+        let id = self.store.copied(element, dims, bytes, Some(layout))?;
+        self.mappings[info.file].release(info.offset, info.size);
+        Ok(Weight::Ggml(id))
+    }
+
+    /// The shape in which our kernels take a matrix, if they take it and may.
+    fn packed_shape(&self, info: &TensorInfo<'_>) -> Option<PackedShape> {
+        let format = match info.ty {
+            _ if self.kernels == Kernels::Ggml => return None,
+            TensorType::Q8_0 => WeightFormat::Q8_0,
+            TensorType::Q4_0 => WeightFormat::Q4_0,
+            _ => return None,
+        };
+        let size = |n: u64| usize::try_from(n).ok();
+        PackedShape::new(format, size(info.shape.n_rows())?, size(info.shape.row_len())?, self.isa.interleave())
+    }
+
+    fn plain(&mut self, info: &TensorInfo<'_>) -> Result<TensorId> {
+        let (element, dims) = (info.ty.code(), info.shape.dims());
+        let bytes = self.bytes(info);
+        if bytes.as_ptr().addr().is_multiple_of(Self::ALIGNMENT) {
+            self.store.map(element, dims, info.file, info.offset)
+        } else {
+            self.store.copied(element, dims, bytes, None)
+        }
+    }
+
+    fn bytes(&self, info: &TensorInfo<'_>) -> &'a [u8] {
+        let range = |at: u64| usize::try_from(at).expect("a mapped file fits the address space");
+        &self.mappings[info.file].bytes()[range(info.offset)..range(info.end())]
+    }
+}

@@ -1,0 +1,270 @@
+//! Our own interleaved layout of a weight matrix, and how it is made from GGUF rows.
+//!
+//! Weight rows stand in groups. A group is a plane of quants followed by planes of scales, each in ascending order of `k`, so
+//! that a product reads two or three ascending streams and every vector of quants is aligned. Inside the plane of quants a *slab* is
+//! `step` consecutive weights of every row of the group; where two weights share a byte, slab `2i` has the low nibbles and `2i + 1`
+//! the high ones. Missing rows of the last group are zero. The values are those of the file: nothing is requantised.
+//!
+//! Memory is the caller's: [`PackedShape::bytes`] says how much, and groups can be packed in any order, by any thread.
+
+use super::format::WeightFormat;
+use super::isa::Interleave;
+
+/// Version of the layout that [`PackedShape::pack_group`] writes: part of the key of anything that outlives the process.
+pub(crate) const LAYOUT_VERSION: u32 = 1;
+
+/// Alignment of every group, and of the memory that holds packed matrices, in bytes.
+pub(crate) const ALIGNMENT: usize = 64;
+
+/// The shape of a packed matrix: `n` rows of `k` weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PackedShape {
+    format: WeightFormat,
+    n: usize,
+    k: usize,
+    interleave: Interleave,
+}
+
+impl PackedShape {
+    /// The shape of `n` rows of `k` weights; `None` unless `k` is a positive multiple of the format's block.
+    pub(crate) fn new(format: WeightFormat, n: usize, k: usize, interleave: Interleave) -> Option<Self> {
+        (k > 0 && n > 0 && k.is_multiple_of(format.block_len())).then_some(Self { format, n, k, interleave })
+    }
+
+    /// The weights' format.
+    pub(crate) const fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// Weight rows: the length of a row of the product.
+    pub(crate) const fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Weights per row: the length of a row of activations.
+    pub(crate) const fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The order of the weights in memory.
+    pub(crate) const fn interleave(&self) -> Interleave {
+        self.interleave
+    }
+
+    /// Groups of weight rows; the last may have fewer rows than `interleave().group`.
+    pub(crate) const fn groups(&self) -> usize {
+        self.n.div_ceil(self.interleave.group)
+    }
+
+    /// Blocks per row.
+    pub(crate) const fn blocks(&self) -> usize {
+        self.k / self.format.block_len()
+    }
+
+    /// Bytes of a group, a multiple of [`ALIGNMENT`].
+    pub(crate) const fn group_bytes(&self) -> usize {
+        let group = self.interleave.group;
+        let per_block = match self.format {
+            WeightFormat::Q8_0 => group * (32 + 2),
+            WeightFormat::Q4_0 => group * (16 + 2),
+            WeightFormat::Q4_K => group * (128 + q4_k::BYTES),
+            WeightFormat::Q6_K => group * (128 + 64 + q6_k::BYTES),
+        };
+        (self.blocks() * per_block).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Bytes of the whole matrix.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.groups() * self.group_bytes()
+    }
+
+    /// Packs one group.
+    ///
+    /// `rows` are the GGUF bytes of the group's rows (`interleave().group` rows, fewer only in the last group), `out` its
+    /// [`group_bytes`](Self::group_bytes).
+    ///
+    /// # Panics
+    ///
+    /// If the lengths are not those.
+    pub(crate) fn pack_group(&self, rows: &[u8], out: &mut [u8]) {
+        let row_bytes = self.format.gguf_row_bytes(self.k);
+        assert_eq!(out.len(), self.group_bytes(), "a group's memory");
+        assert!(
+            rows.len() <= row_bytes * self.interleave.group && rows.len().is_multiple_of(row_bytes),
+            "a group's rows"
+        );
+        out.fill(0);
+        for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
+            for (block, bytes) in bytes.chunks_exact(self.format.gguf_block_bytes()).enumerate() {
+                match self.format {
+                    WeightFormat::Q8_0 => self.pack_q8_0(out, row, block, bytes),
+                    WeightFormat::Q4_0 => self.pack_q4_0(out, row, block, bytes),
+                    WeightFormat::Q4_K => self.pack_q4_k(out, row, block, bytes),
+                    WeightFormat::Q6_K => self.pack_q6_k(out, row, block, bytes),
+                }
+            }
+        }
+    }
+
+    /// Packs the whole matrix from its GGUF bytes on this thread.
+    ///
+    /// # Panics
+    ///
+    /// If `source` is not `n` rows or `out` not [`bytes`](Self::bytes) long.
+    pub(crate) fn pack(&self, source: &[u8], out: &mut [u8]) {
+        let row_bytes = self.format.gguf_row_bytes(self.k);
+        assert_eq!(source.len(), self.n * row_bytes, "a matrix in the file");
+        assert_eq!(out.len(), self.bytes(), "a packed matrix");
+        let groups = source.chunks(row_bytes * self.interleave.group);
+        for (rows, out) in groups.zip(out.chunks_exact_mut(self.group_bytes())) {
+            self.pack_group(rows, out);
+        }
+    }
+
+    /// Where in a slab-ordered plane of bytes the weight `k` of `row` stands.
+    const fn slab_offset(&self, row: usize, k: usize) -> usize {
+        let Interleave { group, step, .. } = self.interleave;
+        k / step * (group * step) + row * step + k % step
+    }
+
+    fn pack_q8_0(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+        let (scale, quants) = bytes.split_at(2);
+        let flip = if self.interleave.signed { 0 } else { 0x80 };
+        let step = self.interleave.step;
+        for (i, quants) in quants.chunks_exact(step).enumerate() {
+            let at = self.slab_offset(row, block * 32 + i * step);
+            for (out, quant) in out[at..at + step].iter_mut().zip(quants) {
+                *out = quant ^ flip;
+            }
+        }
+        let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 32);
+        write(out, plane + (block * group + row) * 2, scale);
+    }
+
+    fn pack_q4_0(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+        let (scale, quants) = bytes.split_at(2);
+        // In the file a byte holds weights i and i + 16 of its block.
+        let weight = |k: usize| if k < 16 { quants[k] & 15 } else { quants[k - 16] >> 4 };
+        self.pack_nibbles(out, row, block * 32, 32, weight);
+        let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 16);
+        write(out, plane + (block * group + row) * 2, scale);
+    }
+
+    fn pack_q4_k(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+        let (scales, quants) = (&bytes[4..16], &bytes[16..]);
+        // In the file 32 bytes hold two runs of 32 weights, the first in the low nibbles.
+        let weight = |k: usize| quants[k / 64 * 32 + k % 32] >> (k / 32 % 2 * 4) & 15;
+        self.pack_nibbles(out, row, block * 256, 256, weight);
+        let group = self.interleave.group;
+        let plane = group * (self.blocks() * 128 + block * q4_k::BYTES);
+        for run in 0..8 {
+            // Six bits each: the first four runs in a byte's low bits, the others' upper two bits above those.
+            let (scale, minimum) = if run < 4 {
+                (scales[run] & 63, scales[run + 4] & 63)
+            } else {
+                let upper = |i: usize| scales[i] >> 6 << 4;
+                (scales[run + 4] & 15 | upper(run - 4), scales[run + 4] >> 4 | upper(run))
+            };
+            out[plane + group * (q4_k::SCALES + run) + row] = scale;
+            out[plane + group * (q4_k::MINIMA + run / 2 * 2) + row * 2 + run % 2] = minimum;
+        }
+        write(out, plane + group * q4_k::SCALE + row * 2, &bytes[..2]);
+        write(out, plane + group * q4_k::MINIMUM + row * 2, &bytes[2..4]);
+    }
+
+    fn pack_q6_k(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+        let (low, high, scales) = (&bytes[..128], &bytes[128..192], &bytes[192..]);
+        // In the file each half of 128 weights is four runs of 32: nibbles low, low, high, high; two bits each in turn.
+        let nibble = |k: usize| low[k / 128 * 64 + k % 64] >> (k / 64 % 2 * 4) & 15;
+        let bits = |k: usize| high[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
+        self.pack_nibbles(out, row, block * 256, 256, nibble);
+        let Interleave { group, step, .. } = self.interleave;
+        // Four slabs share a byte of upper bits.
+        for k in (0..256).step_by(4 * step) {
+            let at = group * self.blocks() * 128 + self.slab_offset(row, (block * 256 + k) / 4);
+            for i in 0..step {
+                out[at + i] = (0..4).map(|slab| bits(k + slab * step + i) << (2 * slab)).sum();
+            }
+        }
+        let plane = group * (self.blocks() * 192 + block * q6_k::BYTES);
+        for run in 0..16 {
+            out[plane + group * (q6_k::SCALES + run) + row] = scales[run];
+        }
+        write(out, plane + group * q6_k::SCALE + row * 2, &scales[16..]);
+    }
+
+    /// Writes `len` nibbles of `row` from position `k0` on, slabs in pairs of low and high nibbles.
+    fn pack_nibbles(&self, out: &mut [u8], row: usize, k0: usize, len: usize, weight: impl Fn(usize) -> u8) {
+        let step = self.interleave.step;
+        for pair in (0..len).step_by(2 * step) {
+            let at = self.slab_offset(row, (k0 + pair) / 2);
+            for i in 0..step {
+                out[at + i] = weight(pair + i) | weight(pair + step + i) << 4;
+            }
+        }
+    }
+}
+
+fn write(out: &mut [u8], at: usize, bytes: &[u8]) {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Offsets in a block of the second plane of `Q4_K`, per row of the group: multiply by the group.
+pub(super) mod q4_k {
+    /// Scales of the eight runs, each for all rows.
+    pub(crate) const SCALES: usize = 0;
+    /// Minima of the eight runs in four pairs, each for all rows.
+    pub(crate) const MINIMA: usize = 8;
+    /// Half scales of the scales.
+    pub(crate) const SCALE: usize = 16;
+    /// Half scales of the minima.
+    pub(crate) const MINIMUM: usize = 18;
+    /// The whole block.
+    pub(crate) const BYTES: usize = 20;
+}
+
+/// Offsets in a block of the third plane of `Q6_K`, per row of the group: multiply by the group.
+pub(super) mod q6_k {
+    /// Scales of the sixteen runs, each for all rows.
+    pub(crate) const SCALES: usize = 0;
+    /// Half scales of the scales.
+    pub(crate) const SCALE: usize = 16;
+    /// The whole block.
+    pub(crate) const BYTES: usize = 18;
+}
+
+/// A packed matrix in memory that somebody else owns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedMatrix {
+    shape: PackedShape,
+    data: *const u8,
+}
+
+// SAFETY: a packed matrix is only ever read, and `from_raw` demands that nobody writes it meanwhile.
+unsafe impl Send for PackedMatrix {}
+// SAFETY: as above.
+unsafe impl Sync for PackedMatrix {}
+
+impl PackedMatrix {
+    /// The matrix of `shape` at `data`.
+    ///
+    /// # Safety
+    ///
+    /// `data` is aligned to [`ALIGNMENT`], and `shape.bytes()` bytes written by [`PackedShape::pack_group`] of the same shape can be
+    /// read there, unchanged, while this value or a copy of it is used.
+    pub(crate) unsafe fn from_raw(shape: PackedShape, data: *const u8) -> Self {
+        debug_assert!(data.addr().is_multiple_of(ALIGNMENT));
+        Self { shape, data }
+    }
+
+    /// The shape.
+    pub(crate) const fn shape(&self) -> &PackedShape {
+        &self.shape
+    }
+
+    /// The first byte of a group.
+    pub(super) fn group(&self, group: usize) -> *const u8 {
+        debug_assert!(group < self.shape.groups());
+        self.data.wrapping_add(group * self.shape.group_bytes())
+    }
+}

@@ -1,0 +1,135 @@
+//! The product as a graph node calls it: several matrices with one input, chunk by chunk, from any number of threads.
+//!
+//! A chunk is a few groups of weight rows. For each group all tiles of activations are multiplied while the group is in the
+//! nearest cache; a long prompt goes through in runs of tiles, so that its activations stay in the second cache meanwhile.
+
+use super::activations::{ActivationShape, TILE_ROWS};
+use super::chunks::Share;
+use super::isa::Isa;
+use super::packed::PackedMatrix;
+use super::tile::{Kernels, Operands, Results, kernels};
+
+/// One matrix of a product, and where its results go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The weights.
+    pub(crate) weights: PackedMatrix,
+    /// `y[row · stride + column]`, one row per activation row, `weights.shape().n()` columns.
+    pub(crate) y: *mut f32,
+    /// Floats from one row of `y` to the next.
+    pub(crate) stride: usize,
+    /// Added to the product, laid out as `y` (it may be `y` itself); null for none.
+    pub(crate) residual: *const f32,
+}
+
+/// Groups of the largest chunk: enough to keep the counter quiet and the hardware's prefetchers running.
+const CHUNK_GROUPS: usize = 8;
+
+/// Tiles multiplied per visit of a group.
+const RUN_TILES: usize = 4;
+
+/// Multiplies the activations at `x` with every part's weights.
+///
+/// # Safety
+///
+/// `x` holds activations of shape `activations`, quantised for this `isa`. Every part's weights are packed in `isa.interleave()`, have
+/// the same `k` and take the same kind of activations. Every part's `y` (and residual, if any) has room for
+/// `activations.rows()` rows, and nobody else touches it meanwhile except the other threads of `share` in this same call.
+pub(crate) unsafe fn product(isa: Isa, parts: &[Part], activations: &ActivationShape, x: *const u8, share: Share<'_>) {
+    let groups: usize = parts.iter().map(|part| part.weights.shape().groups()).sum();
+    let len = share.chunk_len(groups, CHUNK_GROUPS);
+    let mut results = Results([[0.0; 16]; TILE_ROWS]);
+    while let Some(chunk) = share.take(groups.div_ceil(len)) {
+        for tiles in runs(activations.tiles()) {
+            let mut first = 0;
+            for part in parts {
+                let shape = part.weights.shape();
+                debug_assert!(shape.interleave() == isa.interleave() && shape.k() == activations.k());
+                debug_assert!(shape.format().activations() == activations.kind());
+                let kernels = kernels(isa, shape.format());
+                let here = (chunk * len).max(first)..(chunk * len + len).min(first + shape.groups());
+                for group in here {
+                    // SAFETY: the caller's promise; a group belongs to one chunk, so no two threads write the same results.
+                    unsafe { multiply_group(kernels, part, group - first, activations, x, tiles.clone(), &mut results) }
+                }
+                first += shape.groups();
+            }
+        }
+    }
+}
+
+/// Splits tiles into runs whose activations fit the second cache.
+fn runs(tiles: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..tiles).step_by(RUN_TILES).map(move |first| first..(first + RUN_TILES).min(tiles))
+}
+
+/// Multiplies some tiles with one group and writes the results.
+///
+/// # Safety
+///
+/// As [`product`], for a group of the part that no other thread works on.
+unsafe fn multiply_group(
+    kernels: Kernels,
+    part: &Part,
+    group: usize,
+    activations: &ActivationShape,
+    x: *const u8,
+    tiles: std::ops::Range<usize>,
+    results: &mut Results,
+) {
+    let shape = part.weights.shape();
+    let first_column = group * shape.interleave().group;
+    let columns = (shape.n() - first_column).min(shape.interleave().group);
+    for tile in tiles {
+        let tile = activations.tile(tile);
+        let mut operands = Operands {
+            weights: part.weights.group(group),
+            group: shape.interleave().group,
+            blocks: shape.blocks(),
+            // SAFETY: the tile lies in the activations.
+            activations: unsafe { x.add(tile.offset) },
+            stride: tile.stride,
+            first_unit: 0,
+            out: results.0.as_mut_ptr(),
+        };
+        multiply_tile(kernels, &mut operands, tile.stride / shape.interleave().row_unit);
+        for (row, results) in results.0.iter().enumerate().take(tile.rows) {
+            let at = (tile.first + row) * part.stride + first_column;
+            // SAFETY: row and columns lie in `y` and in the residual, by the caller's promise.
+            unsafe { write_row(&results[..columns], part, at) }
+        }
+    }
+}
+
+/// Multiplies all units of a tile, in as few kernels as the instruction set's registers allow, evenly.
+fn multiply_tile(kernels: Kernels, operands: &mut Operands, units: usize) {
+    let passes = units.div_ceil(kernels.len());
+    for pass in 0..passes {
+        let here = units / passes + usize::from(pass < units % passes);
+        // SAFETY: the operands were made for this tile; `here` is at least 1 and at most the number of kernels, and the passes
+        // together cover `units` units.
+        unsafe { kernels[here - 1](operands) }
+        operands.first_unit += here;
+    }
+}
+
+/// Writes one row of results, with the residual added if there is one.
+///
+/// # Safety
+///
+/// `results.len()` floats from `at` on lie in the part's `y` and residual.
+#[inline(always)]
+unsafe fn write_row(results: &[f32], part: &Part, at: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let y = part.y.add(at);
+        if part.residual.is_null() {
+            y.copy_from_nonoverlapping(results.as_ptr(), results.len());
+        } else {
+            let residual = part.residual.add(at);
+            for (i, result) in results.iter().enumerate() {
+                *y.add(i) = result + *residual.add(i);
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Tensors with data: a model's weights, a session's cache and inputs.
+//!
+//! A store is filled once and shared (`Arc`) by every graph that uses it. Its tensors live in buffers of ggml: over a mapped file,
+//! in plain host memory, or in a layout that ggml's CPU kernels prefer ("repacked").
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use super::gemm::{self, PackedMatrix, PackedShape};
+use super::graph::{Arena, Tensor};
+use super::machine::Device;
+use super::mapping::Mapping;
+use crate::error::{ErrorKind, Result};
+
+/// A tensor of a [`TensorStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TensorId(u32);
+
+/// A packed matrix of a [`TensorStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedId(u32);
+
+/// Element types that callers read and write.
+///
+/// # Safety
+///
+/// Implementors have no padding and no invalid bit patterns.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: plain numbers.
+unsafe impl Plain for u8 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for u16 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for i32 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for i64 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for u64 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for f32 {}
+
+/// The number by which ggml and GGUF call an element type.
+pub(crate) mod element {
+    use llama_cpp_sys_2 as sys;
+    pub(crate) const F32: u32 = sys::GGML_TYPE_F32;
+    pub(crate) const F16: u32 = sys::GGML_TYPE_F16;
+    pub(crate) const Q8_0: u32 = sys::GGML_TYPE_Q8_0;
+    pub(crate) const I32: u32 = sys::GGML_TYPE_I32;
+    pub(crate) const I64: u32 = sys::GGML_TYPE_I64;
+}
+
+/// A buffer of ggml; freed with its owner.
+struct Buffer(NonNull<sys::ggml_backend_buffer>);
+
+impl Buffer {
+    fn base(&self) -> *mut std::ffi::c_void {
+        // SAFETY: the buffer is alive.
+        unsafe { sys::ggml_backend_buffer_get_base(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated by ggml and freed once.
+        unsafe { sys::ggml_backend_buffer_free(self.0.as_ptr()) }
+    }
+}
+
+/// Tensors and the memory they live in.
+pub(crate) struct TensorStore {
+    tensors: Vec<NonNull<sys::ggml_tensor>>,
+    _arena: Arena,
+    buffers: Vec<Buffer>,
+    packed: Vec<(PackedMatrix, PackedMemory)>,
+    mappings: Vec<Arc<Mapping>>,
+    bytes: u64,
+}
+
+// SAFETY: headers are immutable once the store is built. Data is written through `write`/`read`, whose callers hold the executor
+// that owns the store mutably, or by a graph under `&mut Machine`; weights are never written after loading.
+unsafe impl Send for TensorStore {}
+// SAFETY: as above.
+unsafe impl Sync for TensorStore {}
+
+impl TensorStore {
+    /// The header of `id`.
+    pub(super) fn tensor(&self, id: TensorId) -> Tensor<'_> {
+        Tensor::new(self.tensors[id.0 as usize].as_ptr())
+    }
+
+    /// The matrix `id`; it is valid while the store lives.
+    pub(super) fn packed(&self, id: PackedId) -> PackedMatrix {
+        self.packed[id.0 as usize].0
+    }
+
+    /// Bytes of memory that the store allocated itself; mapped bytes are not counted.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes `values` to `id`, from element byte `offset` on.
+    pub(crate) fn write<T: Plain>(&self, id: TensorId, offset: usize, values: &[T]) {
+        let tensor = self.checked(id, offset, size_of_val(values));
+        // SAFETY: the range was checked against the tensor; `T` is plain.
+        unsafe { sys::ggml_backend_tensor_set(tensor, values.as_ptr().cast(), offset, size_of_val(values)) }
+    }
+
+    /// Reads `values.len()` elements of `id`, from byte `offset` on.
+    pub(crate) fn read<T: Plain>(&self, id: TensorId, offset: usize, values: &mut [T]) {
+        let tensor = self.checked(id, offset, size_of_val(values));
+        // SAFETY: the range was checked against the tensor; every bit pattern of `T` is valid.
+        unsafe { sys::ggml_backend_tensor_get(tensor, values.as_mut_ptr().cast(), offset, size_of_val(values)) }
+    }
+
+    fn checked(&self, id: TensorId, offset: usize, len: usize) -> *mut sys::ggml_tensor {
+        let tensor = self.tensor(id).raw();
+        // SAFETY: the header is alive.
+        let size = unsafe { sys::ggml_nbytes(tensor) };
+        assert!(offset.checked_add(len).is_some_and(|end| end <= size), "bytes {offset}+{len} of a tensor of {size}");
+        tensor
+    }
+}
+
+/// Collects tensors for a [`TensorStore`].
+pub(crate) struct StoreBuilder<'d> {
+    device: &'d Device,
+    store: TensorStore,
+    mapped: Vec<Option<Buffer>>,
+}
+
+impl<'d> StoreBuilder<'d> {
+    /// Room for `capacity` tensors; `mappings` are the files that [`map`](Self::map) refers to.
+    pub(crate) fn new(device: &'d Device, capacity: usize, mappings: Vec<Arc<Mapping>>) -> Self {
+        let mapped = mappings.iter().map(|_| None).collect();
+        let arena = Arena::new(capacity, 0);
+        let store = TensorStore {
+            tensors: Vec::with_capacity(capacity),
+            _arena: arena,
+            buffers: Vec::new(),
+            packed: Vec::new(),
+            mappings,
+            bytes: 0,
+        };
+        Self { device, store, mapped }
+    }
+
+    fn header(&mut self, element: u32, ne: &[u64]) -> (TensorId, *mut sys::ggml_tensor) {
+        let mut dims = [1_i64; 4];
+        for (dim, &n) in dims.iter_mut().zip(ne) {
+            *dim = i64::try_from(n).expect("tensor dimensions are checked against the file");
+        }
+        // SAFETY: the arena counts its tensors; the element type is one that ggml knows, by the reader's table.
+        let raw = unsafe { sys::ggml_new_tensor(self.store._arena.take(), element, 4, dims.as_ptr()) };
+        let id = TensorId(u32::try_from(self.store.tensors.len()).expect("fewer than 2^32 tensors"));
+        self.store.tensors.push(NonNull::new(raw).expect("ggml returned no tensor"));
+        (id, raw)
+    }
+
+    /// A tensor whose data is in mapping `file` at byte `offset`; the range lies inside the file.
+    pub(crate) fn map(&mut self, element: u32, ne: &[u64], file: usize, offset: u64) -> Result<TensorId> {
+        let (id, raw) = self.header(element, ne);
+        let offset = usize::try_from(offset).expect("a mapped file fits the address space");
+        let bytes = self.store.mappings[file].bytes();
+        // SAFETY: the header is alive.
+        let size = unsafe { sys::ggml_nbytes(raw) };
+        assert!(offset.checked_add(size).is_some_and(|end| end <= bytes.len()), "tensor outside its file");
+        let base = bytes.as_ptr().cast_mut().cast::<std::ffi::c_void>();
+        if self.mapped[file].is_none() {
+            self.mapped[file] = Some(self.device.wrap(base, bytes.len())?);
+        }
+        let buffer = self.mapped[file].as_ref().expect("wrapped above");
+        // SAFETY: the address lies inside the wrapped mapping, which the store keeps alive. ggml only reads weights.
+        let status = unsafe { sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), raw, base.byte_add(offset)) };
+        success("placing a mapped tensor", status).map(|()| id)
+    }
+
+    /// A tensor in zeroed host memory.
+    pub(crate) fn zeroed(&mut self, what: &'static str, element: u32, ne: &[u64]) -> Result<TensorId> {
+        let (id, raw) = self.header(element, ne);
+        let buffer = self.place(what, raw, self.device.host_buffers())?;
+        // SAFETY: the buffer is alive and host memory.
+        unsafe { sys::ggml_backend_buffer_clear(buffer.0.as_ptr(), 0) };
+        self.store.buffers.push(buffer);
+        Ok(id)
+    }
+
+    /// A tensor copied from `bytes` into host memory, or into the device's preferred layout for products if `layout` is given.
+    pub(crate) fn copied(
+        &mut self,
+        element: u32,
+        ne: &[u64],
+        bytes: &[u8],
+        layout: Option<Layout>,
+    ) -> Result<TensorId> {
+        let (id, raw) = self.header(element, ne);
+        // SAFETY: the header is alive.
+        assert_eq!(unsafe { sys::ggml_nbytes(raw) }, bytes.len(), "tensor bytes");
+        let kind = layout.map_or(self.device.host_buffers(), |l| l.0);
+        let buffer = self.place("weights", raw, kind)?;
+        // SAFETY: the tensor lies in the buffer and has exactly these bytes; a repacking buffer converts the whole tensor here.
+        unsafe {
+            sys::ggml_backend_buffer_set_usage(buffer.0.as_ptr(), sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+            sys::ggml_backend_tensor_set(raw, bytes.as_ptr().cast(), 0, bytes.len());
+        }
+        self.store.buffers.push(buffer);
+        Ok(id)
+    }
+
+    /// The weights `bytes`, as they are in the file, packed for our kernels by `n_threads` threads.
+    pub(crate) fn packed(&mut self, shape: PackedShape, bytes: &[u8], n_threads: usize) -> Result<PackedId> {
+        let mut memory = PackedMemory::allocate(shape.bytes())?;
+        pack(shape, bytes, memory.bytes_mut(), n_threads);
+        self.store.bytes += shape.bytes() as u64;
+        // SAFETY: the memory is aligned, was just packed in this shape, stands still on the heap and is not written again.
+        let matrix = unsafe { PackedMatrix::from_raw(shape, memory.start.as_ptr()) };
+        let id = PackedId(u32::try_from(self.store.packed.len()).expect("fewer than 2^32 matrices"));
+        self.store.packed.push((matrix, memory));
+        Ok(id)
+    }
+
+    fn place(
+        &mut self,
+        what: &'static str,
+        raw: *mut sys::ggml_tensor,
+        kind: sys::ggml_backend_buffer_type_t,
+    ) -> Result<Buffer> {
+        // SAFETY: `kind` is a buffer type of the device and the header is alive.
+        let needed = unsafe { sys::ggml_backend_buft_get_alloc_size(kind, raw) };
+        let buffer = allocate(what, kind, needed)?;
+        // SAFETY: the buffer is at least `needed` bytes long.
+        let status = unsafe { sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), raw, buffer.base()) };
+        success("placing a tensor", status)?;
+        self.store.bytes += needed as u64;
+        Ok(buffer)
+    }
+
+    /// The finished store.
+    pub(crate) fn build(mut self) -> Arc<TensorStore> {
+        self.store.buffers.extend(self.mapped.into_iter().flatten());
+        Arc::new(self.store)
+    }
+}
+
+/// A layout for weights that the device's own products prefer to the file's.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout(pub(super) sys::ggml_backend_buffer_type_t);
+
+impl Device {
+    fn wrap(&self, base: *mut std::ffi::c_void, len: usize) -> Result<Buffer> {
+        // SAFETY: the caller keeps the memory alive and never writes it.
+        let raw = unsafe { sys::ggml_backend_dev_buffer_from_host_ptr(self.raw(), base, len, len) };
+        let raw = NonNull::new(raw).ok_or_else(|| ErrorKind::Backend {
+            operation: "mapping the model",
+            reason: "the device cannot use memory that is mapped from a file".into(),
+        })?;
+        Ok(Buffer(raw))
+    }
+
+    /// The layout in which the device multiplies `[k, n]` weights of type `element` by rows fastest, if it is not the file's.
+    pub(crate) fn preferred_layout(&self, element: u32, ne: &[u64]) -> Option<Layout> {
+        self.extra_buffers().iter().copied().find(|&kind| self.multiplies_from(kind, element, ne)).map(Layout)
+    }
+
+    /// Asks the device, as it must be asked before a tensor is put there: an unsupported one would call through a null trait.
+    fn multiplies_from(&self, kind: sys::ggml_backend_buffer_type_t, element: u32, ne: &[u64]) -> bool {
+        let arena = Arena::new(4, 0);
+        let dims = [ne[0] as i64, ne.get(1).map_or(1, |&n| n as i64)];
+        // SAFETY: headers in a throwaway arena; the empty buffer only says where the weights would be.
+        unsafe {
+            let w = sys::ggml_new_tensor_2d(arena.take(), element, dims[0], dims[1]);
+            let x = sys::ggml_new_tensor_2d(arena.take(), sys::GGML_TYPE_F32, dims[0], 512);
+            let Some(empty) = NonNull::new(sys::ggml_backend_buft_alloc_buffer(kind, 0)).map(Buffer) else {
+                return false;
+            };
+            (*w).buffer = empty.0.as_ptr();
+            let product = sys::ggml_mul_mat(arena.take(), w, x);
+            sys::ggml_backend_dev_supports_op(self.raw(), product)
+        }
+    }
+}
+
+/// Memory of one packed matrix.
+struct PackedMemory {
+    start: NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+impl PackedMemory {
+    fn allocate(len: usize) -> Result<Self> {
+        let out_of_memory = ErrorKind::OutOfMemory { what: "weights", needed: len as u64, available: None };
+        let Ok(layout) = std::alloc::Layout::from_size_align(len, gemm::ALIGNMENT) else {
+            return Err(out_of_memory.into());
+        };
+        assert!(len > 0, "a packed matrix has at least one group");
+        // SAFETY: the layout is not empty.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).ok_or(out_of_memory)?;
+        Ok(Self { start, layout })
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: allocated with this length, initialised to zero, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for PackedMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout and freed once.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Packs runs of groups on several threads.
+fn pack(shape: PackedShape, source: &[u8], out: &mut [u8], n_threads: usize) {
+    let groups = shape.groups().div_ceil(n_threads.max(1));
+    let row_bytes = source.len() / shape.n();
+    let source_runs = source.chunks(groups * shape.interleave().group * row_bytes);
+    let out_runs = out.chunks_mut(groups * shape.group_bytes());
+    std::thread::scope(|scope| {
+        for (source, out) in source_runs.zip(out_runs) {
+            scope.spawn(move || {
+                let groups = source.chunks(shape.interleave().group * row_bytes);
+                groups
+                    .zip(out.chunks_exact_mut(shape.group_bytes()))
+                    .for_each(|(rows, out)| shape.pack_group(rows, out));
+            });
+        }
+    });
+}
+
+fn allocate(what: &'static str, kind: sys::ggml_backend_buffer_type_t, len: usize) -> Result<Buffer> {
+    // SAFETY: `kind` is a live buffer type; ggml returns null when the memory cannot be had.
+    let raw = unsafe { sys::ggml_backend_buft_alloc_buffer(kind, len) };
+    let raw = NonNull::new(raw).ok_or(ErrorKind::OutOfMemory { what, needed: len as u64, available: None })?;
+    Ok(Buffer(raw))
+}
+
+fn success(operation: &'static str, status: sys::ggml_status) -> Result<()> {
+    if status == sys::GGML_STATUS_SUCCESS {
+        return Ok(());
+    }
+    Err(ErrorKind::Backend { operation, reason: format!("ggml status {status}") }.into())
+}

@@ -1,0 +1,198 @@
+//! The vocabulary in a GGUF file, read by llama.cpp.
+//!
+//! llama.cpp knows every tokenizer that appears in GGUF files, so it tokenizes also for the staged executor. Only the
+//! vocabulary is loaded, no weights. The begin-of-sequence token is put in front here, because llama.cpp aborts the process
+//! when a file asks for one and names none.
+//!
+//! Deliberately not known here: chat templates, streams of text, `tokenizer.json`.
+
+use std::ffi::CStr;
+use std::path::Path;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use crate::cancel::Cancel;
+use crate::error::{ErrorKind, Result};
+use crate::kernels::llama::{LlamaModel, LoadOptions};
+use crate::token::Token;
+use crate::tokenizer::{Encoding, Vocabulary};
+
+/// Text longer than this is tokenized on a thread with its own stack (see [`LlamaVocabulary::encode`]).
+const SHORT_TEXT: usize = 4 << 10;
+
+/// Bytes of stack per byte of text: `std::regex`, which splits the text for many vocabularies, recurses once per character.
+const STACK_PER_BYTE: usize = 1 << 10;
+
+/// The most stack that is asked for. It is address space; only what is used becomes memory.
+const MAX_STACK: usize = 4 << 30;
+
+/// The vocabulary of a GGUF file.
+pub struct LlamaVocabulary {
+    model: Arc<LlamaModel>,
+    n_tokens: usize,
+}
+
+impl LlamaVocabulary {
+    /// Loads the vocabulary of the model at `path`, and no weights.
+    ///
+    /// Fails as [`LlamaModel::load`] does, and with `Tokenizer` if the file has no vocabulary.
+    pub fn load(path: &Path) -> Result<Self> {
+        let options = LoadOptions {
+            vocab_only: true,
+            n_gpu_layers: 0,
+            repack: false,
+            cancel: &Cancel::new(),
+            progress: &mut |_| (),
+        };
+        Self::of(Arc::new(LlamaModel::load(path, options)?))
+    }
+
+    /// The vocabulary of a model that is loaded anyway. Fails with `Tokenizer` if it has none.
+    pub(crate) fn of(model: Arc<LlamaModel>) -> Result<Self> {
+        // SAFETY: the model is alive.
+        let kind = unsafe { sys::llama_vocab_type(model.vocab()) };
+        // Without a vocabulary every function but this one aborts the process.
+        if kind == sys::LLAMA_VOCAB_TYPE_NONE || model.n_vocab() == 0 {
+            let reason = format!("{} has no vocabulary; pass a tokenizer.json", model.path().display());
+            return Err(ErrorKind::Tokenizer { reason }.into());
+        }
+        let n_tokens = model.n_vocab();
+        Ok(Self { model, n_tokens })
+    }
+
+    /// The text of `token` as the vocabulary has it, for example `<|im_end|>`: what a chat template wants for `bos_token`.
+    /// `None` if there is no such token or its text is not UTF-8.
+    pub fn token_text(&self, token: Token) -> Option<String> {
+        let id = self.id(token)?;
+        // SAFETY: the id is in the vocabulary; the text is a NUL-terminated part of it.
+        let text = unsafe { CStr::from_ptr(sys::llama_vocab_get_text(self.model.vocab(), id)) };
+        text.to_str().ok().map(str::to_owned)
+    }
+
+    /// The end-of-turn token, where the model has one beside its end-of-sequence token.
+    pub fn eot(&self) -> Option<Token> {
+        // SAFETY: the model is alive and has a vocabulary.
+        self.token(unsafe { sys::llama_vocab_eot(self.model.vocab()) })
+    }
+
+    /// Whether the model wants its begin-of-sequence token in front of a prompt.
+    pub fn wants_bos(&self) -> bool {
+        // SAFETY: the model is alive and has a vocabulary.
+        unsafe { sys::llama_vocab_get_add_bos(self.model.vocab()) }
+    }
+
+    /// The chat template in the file's metadata, as Jinja source.
+    pub fn chat_template(&self) -> Option<String> {
+        self.model.metadata(c"tokenizer.chat_template")
+    }
+
+    /// `token` as llama.cpp writes it, if it is in the vocabulary.
+    fn id(&self, token: Token) -> Option<sys::llama_token> {
+        if (token as usize) < self.n_tokens { i32::try_from(token).ok() } else { None }
+    }
+
+    /// llama.cpp's token as ours; -1 and everything else outside the vocabulary is `None`.
+    fn token(&self, id: sys::llama_token) -> Option<Token> {
+        Token::try_from(id).ok().filter(|&token| (token as usize) < self.n_tokens)
+    }
+
+    fn tokenize(&self, text: &str, parse_special: bool) -> Result<Vec<sys::llama_token>> {
+        let length = i32::try_from(text.len())
+            .map_err(|_| ErrorKind::Tokenizer { reason: format!("a text of {} bytes is too long", text.len()) })?;
+        let tokenize = |ids: &mut [sys::llama_token]| {
+            // SAFETY: the text and the buffer are as long as stated (both lengths fit i32), and no special token is added,
+            // which is what asserts inside.
+            unsafe {
+                sys::llama_tokenize(
+                    self.model.vocab(),
+                    text.as_ptr().cast(),
+                    length,
+                    ids.as_mut_ptr(),
+                    i32::try_from(ids.len()).unwrap_or(i32::MAX),
+                    false,
+                    parse_special,
+                )
+            }
+        };
+        // A token is rarely shorter than two bytes; a vocabulary that adds a space in front needs one more.
+        let mut ids = vec![0; text.len() / 2 + 8];
+        let mut n = tokenize(&mut ids);
+        if n < 0 && n != i32::MIN {
+            ids.resize(n.unsigned_abs() as usize, 0);
+            n = tokenize(&mut ids);
+        }
+        let n = usize::try_from(n)
+            .map_err(|_| ErrorKind::Tokenizer { reason: format!("a text of {length} bytes has too many tokens") })?;
+        ids.truncate(n);
+        Ok(ids)
+    }
+}
+
+impl Vocabulary for LlamaVocabulary {
+    fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// A long text is tokenized on a thread with a stack in proportion: for many vocabularies llama.cpp splits text with
+    /// `std::regex`, whose recursion would overflow the caller's stack and end the process.
+    fn encode(&self, text: &str, encoding: Encoding) -> Result<Vec<Token>> {
+        let ids = if text.len() <= SHORT_TEXT {
+            self.tokenize(text, encoding.parse_special)?
+        } else {
+            let stack = text.len().saturating_mul(STACK_PER_BYTE).clamp(8 << 20, MAX_STACK);
+            std::thread::scope(|scope| {
+                std::thread::Builder::new()
+                    .name("tokenize".to_owned())
+                    .stack_size(stack)
+                    .spawn_scoped(scope, || self.tokenize(text, encoding.parse_special))
+                    .map_err(|error| ErrorKind::Tokenizer { reason: format!("cannot start a thread: {error}") })?
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?
+        };
+        let bos = if encoding.add_bos && self.wants_bos() { self.bos() } else { None };
+        Ok(bos.into_iter().chain(ids.into_iter().filter_map(|id| self.token(id))).collect())
+    }
+
+    fn decode_token(&self, token: Token, special: bool, out: &mut Vec<u8>) {
+        let Some(id) = self.id(token) else { return };
+        let piece = |buffer: &mut [u8]| {
+            // SAFETY: the id is in the vocabulary and the buffer is as long as stated.
+            unsafe {
+                sys::llama_token_to_piece(
+                    self.model.vocab(),
+                    id,
+                    buffer.as_mut_ptr().cast(),
+                    i32::try_from(buffer.len()).unwrap_or(i32::MAX),
+                    0,
+                    special,
+                )
+            }
+        };
+        // Nearly every piece fits; a longer one is announced as the negative length.
+        let start = out.len();
+        out.resize(start + 32, 0);
+        let mut n = piece(&mut out[start..]);
+        if n < 0 {
+            out.resize(start + n.unsigned_abs() as usize, 0);
+            n = piece(&mut out[start..]);
+        }
+        out.truncate(start + usize::try_from(n).unwrap_or(0));
+    }
+
+    fn is_end_of_generation(&self, token: Token) -> bool {
+        // SAFETY: the model is alive and has a vocabulary; the id is in it.
+        self.id(token).is_some_and(|id| unsafe { sys::llama_vocab_is_eog(self.model.vocab(), id) })
+    }
+
+    fn bos(&self) -> Option<Token> {
+        // SAFETY: the model is alive and has a vocabulary.
+        self.token(unsafe { sys::llama_vocab_bos(self.model.vocab()) })
+    }
+
+    fn eos(&self) -> Option<Token> {
+        // SAFETY: the model is alive and has a vocabulary.
+        self.token(unsafe { sys::llama_vocab_eos(self.model.vocab()) })
+    }
+}

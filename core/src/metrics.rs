@@ -1,0 +1,163 @@
+//! Figures of a step, a generation and a session, as plain values.
+//!
+//! They are filled by whoever measures and passed on by value: nothing here holds a clock, a lock or a global. Times are
+//! seconds, sizes are bytes, counts are tokens or passes.
+
+use serde::{Deserialize, Serialize};
+
+/// One pass of the target while decoding: draft, verify, accept, commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Tokens that the step chose, an end-of-generation token included.
+    pub chosen: u64,
+    /// Rows of the pass that were drafted.
+    pub drafted: u64,
+    /// Of those, accepted.
+    pub accepted: u64,
+    /// Duration in seconds.
+    pub seconds: f64,
+}
+
+/// One generation: a prompt and its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GenerationMetrics {
+    /// Tokens of the whole prompt: template, history and message.
+    pub prompt_tokens: u64,
+    /// Of those, taken from the K/V cache instead of being run again.
+    pub reused_tokens: u64,
+    /// From the beginning of prefill until the first token is chosen.
+    pub prefill_s: f64,
+    /// Time to first token: from the call until the first token is chosen; rendering, encoding and waiting included.
+    pub ttft_s: f64,
+    /// Tokens generated. The token that ends a turn is not one of them.
+    pub decode_tokens: u64,
+    /// Time spent in the passes after prefill. A consumer that is slower than the model does not count.
+    pub decode_s: f64,
+    /// Tokens that the passes after prefill chose, by their time. The first token is prefill's. 0 if there was no such pass.
+    pub decode_tokens_per_s: f64,
+    /// Passes of the target after prefill.
+    pub target_passes: u64,
+    /// Rows that drafters proposed.
+    pub drafted: u64,
+    /// Of those, accepted.
+    pub accepted: u64,
+    /// The process's largest resident set so far, in bytes, where the system tells it.
+    pub peak_rss_bytes: Option<u64>,
+    /// Tokens that the passes after prefill chose: what `decode_tokens_per_s` divides.
+    #[serde(skip)]
+    chosen: u64,
+}
+
+/// All generations of a session so far, those that were rolled back included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionMetrics {
+    /// Generations that came to their end.
+    pub completed: u64,
+    /// Generations that were cancelled.
+    pub cancelled: u64,
+    /// Generations that failed.
+    pub failed: u64,
+    /// The sums over all of them; `ttft_s` and the rate are those of the sums, `peak_rss_bytes` is the largest.
+    pub total: GenerationMetrics,
+}
+
+/// How a generation came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GenerationEnd {
+    /// With an answer.
+    Completed,
+    /// By the user.
+    Cancelled,
+    /// With an error.
+    Failed,
+}
+
+impl GenerationMetrics {
+    /// Adds a pass after prefill.
+    pub fn add_step(&mut self, step: &StepMetrics) {
+        self.target_passes += 1;
+        self.drafted += step.drafted;
+        self.accepted += step.accepted;
+        self.decode_s += step.seconds;
+        self.chosen += step.chosen;
+        self.update_rate();
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.reused_tokens += other.reused_tokens;
+        self.prefill_s += other.prefill_s;
+        self.ttft_s += other.ttft_s;
+        self.decode_tokens += other.decode_tokens;
+        self.decode_s += other.decode_s;
+        self.target_passes += other.target_passes;
+        self.drafted += other.drafted;
+        self.accepted += other.accepted;
+        self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
+        self.chosen += other.chosen;
+        self.update_rate();
+    }
+
+    fn update_rate(&mut self) {
+        self.decode_tokens_per_s = if self.decode_s > 0.0 { self.chosen as f64 / self.decode_s } else { 0.0 };
+    }
+}
+
+impl SessionMetrics {
+    /// Adds a generation, however it ended.
+    pub fn add_generation(&mut self, generation: &GenerationMetrics, end: GenerationEnd) {
+        match end {
+            GenerationEnd::Completed => self.completed += 1,
+            GenerationEnd::Cancelled => self.cancelled += 1,
+            GenerationEnd::Failed => self.failed += 1,
+        }
+        self.total.add(generation);
+    }
+}
+
+/// The process's largest resident set so far, in bytes; `None` where the system does not tell (it does on Linux and Android).
+pub fn peak_rss_bytes() -> Option<u64> {
+    parse_peak_rss(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// `VmHWM` of `/proc/self/status` (proc(5)), which counts in units of 1024 bytes.
+fn parse_peak_rss(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_counts_what_passes_after_prefill_chose() {
+        let mut generation = GenerationMetrics { decode_tokens: 4, ..Default::default() };
+        generation.add_step(&StepMetrics { chosen: 3, drafted: 5, accepted: 2, seconds: 0.5 });
+        generation.add_step(&StepMetrics { chosen: 1, drafted: 0, accepted: 0, seconds: 0.5 });
+        assert_eq!((generation.target_passes, generation.drafted, generation.accepted), (2, 5, 2));
+        assert_eq!(generation.decode_tokens_per_s, 4.0);
+    }
+
+    #[test]
+    fn a_session_sums_generations_and_counts_their_ends() {
+        let mut generation = GenerationMetrics { prompt_tokens: 7, peak_rss_bytes: Some(3), ..Default::default() };
+        generation.add_step(&StepMetrics { chosen: 2, seconds: 0.5, ..Default::default() });
+        let mut session = SessionMetrics::default();
+        session.add_generation(&generation, GenerationEnd::Completed);
+        session.add_generation(&generation, GenerationEnd::Cancelled);
+        session.add_generation(&GenerationMetrics { decode_s: 1.0, ..Default::default() }, GenerationEnd::Failed);
+        assert_eq!((session.completed, session.cancelled, session.failed), (1, 1, 1));
+        assert_eq!((session.total.prompt_tokens, session.total.target_passes), (14, 2));
+        assert_eq!((session.total.decode_tokens_per_s, session.total.peak_rss_bytes), (2.0, Some(3)));
+    }
+
+    #[test]
+    fn peak_rss_is_read_in_bytes() {
+        assert_eq!(parse_peak_rss("VmPeak:\t 9 kB\nVmHWM:\t   1234 kB\nVmRSS:\t 1 kB\n"), Some(1_263_616));
+        assert_eq!(parse_peak_rss("VmRSS:\t 1 kB\n"), None);
+        assert_eq!(parse_peak_rss("VmHWM: many kB\n"), None);
+        #[cfg(target_os = "linux")]
+        assert!(peak_rss_bytes().is_some_and(|bytes| bytes > 100_000));
+    }
+}

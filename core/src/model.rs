@@ -1,0 +1,106 @@
+//! A loaded model: the one place where its parts are wired together.
+//!
+//! Cheap to clone, and everything made from it keeps it alive. Sessions hold what they need; nothing here runs.
+
+#[cfg(feature = "ggml")]
+mod file;
+#[cfg(feature = "ggml")]
+mod load;
+mod options;
+
+pub use crate::executor::options::{Kernels, KvType, ThreadPriority};
+#[cfg(feature = "ggml")]
+pub use file::ModelFile;
+pub use options::{ExecutorChoice, ModelOptions, Progress};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chat::ChatTemplate;
+use crate::error::Result;
+use crate::executor::Weights;
+use crate::session::{ChatSession, ModelParts, SessionOptions};
+use crate::tokenizer::Vocabulary;
+
+/// A loaded model. Clones share everything.
+#[derive(Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: ModelParts,
+    info: ModelInfo,
+}
+
+/// What a model is, and how it runs here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// The name in the file, if it has one.
+    pub name: Option<String>,
+    /// The architecture in the file, for example `llama`.
+    pub architecture: String,
+    /// The type that most weights have, for example `Q4_0`.
+    pub quantization: Option<String>,
+    /// Parameters.
+    pub n_parameters: u64,
+    /// Decoder layers.
+    pub n_layers: usize,
+    /// Tokens in the vocabulary.
+    pub n_vocab: usize,
+    /// Tokens of context the model was trained with.
+    pub train_context_length: usize,
+    /// Tokens of context a session has, unless its options say otherwise.
+    pub context_length: usize,
+    /// Bytes of the weights.
+    pub weight_bytes: u64,
+    /// What runs it: `staged`, `llama.cpp` or `scripted`.
+    pub executor: String,
+    /// Why that, in one line.
+    pub executor_reason: String,
+}
+
+impl Model {
+    /// A model from parts: what loading ends with, and how tests come to a model without a file.
+    pub fn from_parts(
+        weights: Arc<dyn Weights>,
+        vocabulary: Arc<dyn Vocabulary>,
+        template: ChatTemplate,
+        info: ModelInfo,
+    ) -> Self {
+        let parts =
+            ModelParts { weights, vocabulary, template: Arc::new(template), context_length: info.context_length };
+        Self { inner: Arc::new(Inner { parts, info }) }
+    }
+
+    /// A new conversation, independent of all others.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ChatSession::new`].
+    pub fn session(&self, options: SessionOptions) -> Result<ChatSession> {
+        ChatSession::new(self.inner.parts.clone(), options)
+    }
+
+    /// What the model is, and how it runs here.
+    pub fn info(&self) -> &ModelInfo {
+        &self.inner.info
+    }
+
+    /// The model's vocabulary.
+    pub fn vocabulary(&self) -> &Arc<dyn Vocabulary> {
+        &self.inner.parts.vocabulary
+    }
+
+    /// The model's chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.inner.parts.template
+    }
+
+    /// The model's weights, for programs that run an executor themselves.
+    pub fn weights(&self) -> &Arc<dyn Weights> {
+        &self.inner.parts.weights
+    }
+}

@@ -1,0 +1,120 @@
+//! The files of a model, found and mapped, and which executor they are for.
+//!
+//! A model is one file or several (`-00001-of-00003.gguf`); any of them stands for all. Nothing is loaded here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::ExecutorChoice;
+use crate::architecture::Architecture;
+use crate::error::{ErrorKind, Result};
+use crate::gguf::{Gguf, SplitName};
+use crate::kernels::mapping::Mapping;
+
+/// A model's files. Opening checks that they are there; [`gguf`](Self::gguf) checks what is in them.
+pub struct ModelFile {
+    path: PathBuf,
+    parts: Vec<Arc<Mapping>>,
+}
+
+/// What is to run a model, and why.
+pub(crate) enum Route {
+    /// The staged executor: it describes the model.
+    Staged(Box<Architecture>),
+    /// llama.cpp's context.
+    LlamaCpp,
+}
+
+impl Route {
+    /// The choice that leads here.
+    pub(crate) fn choice(&self) -> ExecutorChoice {
+        match self {
+            Self::Staged(_) => ExecutorChoice::Staged,
+            Self::LlamaCpp => ExecutorChoice::LlamaCpp,
+        }
+    }
+
+    /// The executor's name in output.
+    pub(crate) fn name(&self) -> &'static str {
+        self.choice().name()
+    }
+}
+
+impl ModelFile {
+    /// Maps the file at `path`, and the others if it is one of a split model's.
+    ///
+    /// # Errors
+    ///
+    /// `File` if one cannot be opened, `InvalidModel` if it is a directory, empty, or no GGUF file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let part = Arc::new(Mapping::open(path)?);
+        let split = Gguf::parse(part.bytes()).map_err(|error| error.in_file(path))?.split();
+        let parts = match split {
+            None => vec![part],
+            Some(split) => {
+                let name = SplitName::parse(path).filter(|name| name.count == split.count).ok_or_else(|| {
+                    let reason = format!(
+                        "it is one of {0} files of a model and must be called like *-{1:05}-of-{0:05}.gguf",
+                        split.count,
+                        u32::from(split.index) + 1
+                    );
+                    ErrorKind::InvalidModel { path: path.to_owned(), reason }
+                })?;
+                name.paths().map(|path| Mapping::open(&path).map(Arc::new)).collect::<Result<_>>()?
+            }
+        };
+        Ok(Self { path: path.to_owned(), parts })
+    }
+
+    /// The path it was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads header, metadata and tensor table.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidModel`, naming the file and the byte.
+    pub fn gguf(&self) -> Result<Gguf<'_>> {
+        let bytes: Vec<&[u8]> = self.parts.iter().map(|part| part.bytes()).collect();
+        Gguf::parse_files(&bytes)
+            .map_err(|error| error.in_file(self.parts.get(error.file()).map_or(&self.path, |part| part.path())))
+    }
+
+    /// What would run the model if `wanted` were asked for, and why, in one line.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidModel`, and `UnsupportedModel` if the staged executor is wanted and does not describe the model.
+    pub fn executor(&self, wanted: ExecutorChoice) -> Result<(ExecutorChoice, String)> {
+        let (route, reason) = self.route(&self.gguf()?, wanted)?;
+        Ok((route.choice(), reason))
+    }
+
+    /// As [`executor`](Self::executor), of the file as already read.
+    pub(crate) fn route(&self, gguf: &Gguf<'_>, wanted: ExecutorChoice) -> Result<(Route, String)> {
+        if wanted == ExecutorChoice::LlamaCpp {
+            return Ok((Route::LlamaCpp, "asked for".to_owned()));
+        }
+        match (Architecture::read(gguf), wanted) {
+            (Ok(architecture), ExecutorChoice::Staged) => {
+                Ok((Route::Staged(Box::new(architecture)), "asked for".to_owned()))
+            }
+            (Ok(architecture), _) => {
+                let reason = format!("it describes this model's architecture, `{}`", architecture.family.name);
+                Ok((Route::Staged(Box::new(architecture)), reason))
+            }
+            (Err(reason), ExecutorChoice::Staged) => {
+                Err(ErrorKind::UnsupportedModel { path: self.path.clone(), reason: format!("{reason}; try llama.cpp") }
+                    .into())
+            }
+            (Err(reason), _) => Ok((Route::LlamaCpp, format!("the staged executor does not run this model: {reason}"))),
+        }
+    }
+
+    /// The mapped parts, in order.
+    pub(crate) fn parts(&self) -> &[Arc<Mapping>] {
+        &self.parts
+    }
+}

@@ -1,0 +1,130 @@
+//! From a path to a [`Model`]: the file is checked, given to the executor that runs it, and joined with its vocabulary and
+//! template.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::file::Route;
+use super::{Model, ModelFile, ModelInfo, ModelOptions};
+use crate::chat::ChatTemplate;
+use crate::error::Result;
+use crate::executor::Weights;
+use crate::executor::llama::{LlamaOptions, LlamaWeights};
+use crate::executor::options::ThreadOptions;
+use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights};
+use crate::gguf::Gguf;
+use crate::gguf::validate::validate;
+use crate::kernels::LlamaVocabulary;
+use crate::kernels::threads::ThreadPool;
+use crate::tokenizer::Vocabulary;
+
+impl Model {
+    /// Loads the GGUF file at `path`; of a split model, any of its files.
+    ///
+    /// # Errors
+    ///
+    /// `File` or `InvalidModel` if the file cannot be read or is damaged, `UnsupportedModel` if the chosen executor cannot run it,
+    /// `Tokenizer` or `Template` if its text side is unusable, `InvalidOption`, `OutOfMemory`, or `Cancelled`.
+    pub fn load(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self> {
+        let file = ModelFile::open(path.as_ref())?;
+        let gguf = file.gguf()?;
+        validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
+        let (route, reason) = file.route(&gguf, options.executor)?;
+        let mut info = describe(&gguf, &options);
+        info.executor_reason = reason;
+        info.executor = route.name().to_owned();
+        let (weights, vocabulary) = match route {
+            Route::Staged(architecture) => {
+                let settings = staged_options(&options)?;
+                let mut progress = |share| tell(&options, share);
+                let parts = file.parts();
+                let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
+                let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
+                (weights, LlamaVocabulary::load(file.path())?)
+            }
+            Route::LlamaCpp => {
+                let settings = llama_options(&options);
+                let mut progress = |share| tell(&options, share);
+                let weights = LlamaWeights::load(file.path(), settings, &options.cancel, &mut progress)?;
+                let vocabulary = weights.vocabulary()?;
+                let weights: Arc<dyn Weights> = Arc::new(weights);
+                (weights, vocabulary)
+            }
+        };
+        let template = template(&gguf, &options, &vocabulary)?;
+        Ok(Self::from_parts(weights, Arc::new(vocabulary), template, info))
+    }
+}
+
+fn tell(options: &ModelOptions, share: f32) {
+    if let Some(progress) = &options.progress {
+        progress(share);
+    }
+}
+
+fn thread_options(options: &ModelOptions) -> ThreadOptions {
+    let default = ThreadOptions::default();
+    ThreadOptions {
+        n_threads: options.threads.unwrap_or(default.n_threads),
+        priority: options.priority,
+        cpu_mask: options.cpu_mask.clone(),
+        ..default
+    }
+}
+
+fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
+    Ok(StagedOptions {
+        threads: Arc::new(ThreadPool::new(&thread_options(options))?),
+        kv_type: options.kv_type,
+        max_rows: options.batch_size,
+        kernels: options.kernels,
+        stage_layers: usize::MAX,
+    })
+}
+
+fn llama_options(options: &ModelOptions) -> LlamaOptions {
+    LlamaOptions {
+        max_rows: options.batch_size,
+        kv_type: options.kv_type,
+        threads: thread_options(options),
+        ..LlamaOptions::default()
+    }
+}
+
+fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {
+    let text = |key: &str| gguf.find::<&str>(key).ok().flatten().map(str::to_owned);
+    let architecture = text("general.architecture").unwrap_or_default();
+    let number = |key: &str| gguf.find::<u32>(&format!("{architecture}.{key}")).ok().flatten().unwrap_or(0) as usize;
+    let train_context_length = number("context_length");
+    let default = train_context_length.clamp(1, ModelOptions::DEFAULT_CONTEXT_LENGTH);
+    let mut bytes_by_type: HashMap<&'static str, u64> = HashMap::new();
+    for tensor in gguf.tensors() {
+        *bytes_by_type.entry(tensor.ty.name()).or_default() += tensor.size;
+    }
+    let most = bytes_by_type.iter().max_by_key(|(name, bytes)| (**bytes, **name));
+    ModelInfo {
+        name: text("general.name"),
+        quantization: most.map(|(name, _)| (*name).to_owned()),
+        n_parameters: gguf.tensors().iter().map(|t| t.shape.n_elements()).sum(),
+        n_layers: number("block_count"),
+        n_vocab: gguf.tensor("token_embd.weight").map_or(0, |t| usize::try_from(t.shape.n_rows()).unwrap_or(0)),
+        train_context_length,
+        context_length: options.context_length.unwrap_or(default),
+        weight_bytes: bytes_by_type.values().sum(),
+        architecture,
+        ..ModelInfo::default()
+    }
+}
+
+fn template(gguf: &Gguf<'_>, options: &ModelOptions, vocabulary: &dyn Vocabulary) -> Result<ChatTemplate> {
+    let source = options.chat_template.as_deref().or(gguf.find("tokenizer.chat_template").ok().flatten());
+    let special = |token: Option<u32>| {
+        let mut bytes = Vec::new();
+        if let Some(token) = token {
+            vocabulary.decode_token(token, true, &mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    ChatTemplate::new(source, &special(vocabulary.bos()), &special(vocabulary.eos()))
+}

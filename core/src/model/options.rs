@@ -1,0 +1,118 @@
+//! How a model is to be loaded and run.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cancel::Cancel;
+use crate::error::{Error, ErrorKind};
+use crate::executor::options::{Kernels, KvType, ThreadPriority};
+
+/// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
+pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
+
+/// Settings of a model, shared by all its sessions.
+#[derive(Clone)]
+pub struct ModelOptions {
+    /// Tokens of context a session has, unless its own options say otherwise. `None`: what the model was trained with, but no
+    /// more than [`DEFAULT_CONTEXT_LENGTH`](Self::DEFAULT_CONTEXT_LENGTH).
+    pub context_length: Option<usize>,
+    /// Threads that compute, for all sessions of the model together. `None`: one per performance core.
+    pub threads: Option<usize>,
+    /// How the system schedules these threads.
+    pub priority: ThreadPriority,
+    /// The cores these threads may run on, by the system's numbers. `None`: any.
+    pub cpu_mask: Option<Vec<usize>>,
+    /// What runs the model.
+    pub executor: ExecutorChoice,
+    /// How the cache stores keys and values.
+    pub kv_type: KvType,
+    /// Whose kernels multiply and attend, in the staged executor.
+    pub kernels: Kernels,
+    /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
+    pub batch_size: usize,
+    /// The chat template, instead of the one in the file.
+    pub chat_template: Option<String>,
+    /// Told how loading goes on.
+    pub progress: Option<Progress>,
+    /// Stops loading, which then fails with `Cancelled`.
+    pub cancel: Cancel,
+}
+
+/// What runs a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ExecutorChoice {
+    /// The staged executor where it knows the architecture, else llama.cpp's.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// The staged executor, or an error.
+    #[serde(rename = "staged")]
+    Staged,
+    /// llama.cpp's own context.
+    #[serde(rename = "llama.cpp")]
+    LlamaCpp,
+}
+
+impl ModelOptions {
+    /// Tokens of context by default, at most: a cache for all that many models were trained with would not fit a phone.
+    pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            context_length: None,
+            threads: None,
+            priority: ThreadPriority::default(),
+            cpu_mask: None,
+            executor: ExecutorChoice::default(),
+            kv_type: KvType::default(),
+            kernels: Kernels::default(),
+            batch_size: 512,
+            chat_template: None,
+            progress: None,
+            cancel: Cancel::new(),
+        }
+    }
+}
+
+impl fmt::Debug for ModelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelOptions")
+            .field("context_length", &self.context_length)
+            .field("threads", &self.threads)
+            .field("priority", &self.priority)
+            .field("cpu_mask", &self.cpu_mask)
+            .field("executor", &self.executor)
+            .field("kv_type", &self.kv_type)
+            .field("kernels", &self.kernels)
+            .field("batch_size", &self.batch_size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ExecutorChoice {
+    /// The name in settings and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Staged => "staged",
+            Self::LlamaCpp => "llama.cpp",
+        }
+    }
+}
+
+impl FromStr for ExecutorChoice {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let known = [Self::Auto, Self::Staged, Self::LlamaCpp];
+        known.into_iter().find(|choice| choice.name() == name).ok_or_else(|| {
+            let reason = format!("`{name}` must be auto, staged or llama.cpp");
+            ErrorKind::InvalidOption { option: "executor", reason }.into()
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! Conversations with a model: history, turns as transactions, a worker thread, cancel.
+//!
+//! A turn either comes to its end, and then it is history, or it leaves no trace: after a cancel, an error or an overflow the
+//! session is as it was before the user's message, and ready for the next one at once. Whoever asks gets exactly one end.
+//!
+//! A stream is an owned value, not a borrow of the session: bindings need it so, and with it every method takes `&self` and can be
+//! called from any thread. The price is that asking twice at the same time is an error at run time, `Busy`.
+//!
+//! Deliberately not known here: how models are loaded, kernels, files.
+
+mod conversation;
+mod core;
+mod options;
+mod stream;
+mod turn;
+mod worker;
+
+pub use options::{ContextOverflow, GenerationOptions, Response, SessionOptions};
+pub use stream::{Canceller, ResponseStream};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::core::{Core, Shared};
+use self::worker::{Answerer, Prompt, Request};
+use crate::chat::{ChatTemplate, Message, Tool};
+use crate::decode::Ledger;
+use crate::error::{ErrorKind, Result};
+use crate::executor::Weights;
+use crate::metrics::SessionMetrics;
+use crate::sampling::Sampler;
+use crate::stop::StopStrings;
+use crate::tokenizer::Vocabulary;
+
+/// What a session needs of a model. Cheap to clone.
+#[derive(Clone)]
+pub struct ModelParts {
+    /// Makes the session's executor.
+    pub weights: Arc<dyn Weights>,
+    /// Text to tokens and back.
+    pub vocabulary: Arc<dyn Vocabulary>,
+    /// Messages to prompts.
+    pub template: Arc<ChatTemplate>,
+    /// Tokens a session's context holds, unless its options say otherwise.
+    pub context_length: usize,
+}
+
+/// A conversation with a model. Sessions of one model share its weights and run independently of each other.
+///
+/// All methods can be called from any thread. One answer is generated at a time; asking for another while its stream is open
+/// (neither ended, nor cancelled, nor dropped) fails with `Busy`, and so does changing the conversation.
+///
+/// Dropping the session's last handle (the session or a stream) waits until its worker has stopped, at most one stage of the
+/// executor.
+pub struct ChatSession {
+    core: Arc<Core>,
+    options: SessionOptions,
+    n_vocab: usize,
+}
+
+impl ChatSession {
+    /// A session with an empty history.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the context's cache cannot be allocated, `InvalidOption` for a context of no tokens.
+    pub fn new(mut parts: ModelParts, options: SessionOptions) -> Result<Self> {
+        parts.context_length = options.context_length.unwrap_or(parts.context_length);
+        if parts.context_length == 0 {
+            let reason = "0 must be 1 or more".to_owned();
+            return Err(ErrorKind::InvalidOption { option: "context_length", reason }.into());
+        }
+        let ledger = Ledger::new(parts.weights.executor(parts.context_length)?)?;
+        let (capacity, n_vocab) = (ledger.shape().n_cells, ledger.shape().n_vocab);
+        let shared = Arc::new(Shared::default());
+        shared.edit(|conversation| {
+            conversation.system.clone_from(&options.system_prompt);
+            conversation.tools.clone_from(&options.tools);
+        })?;
+        let overflow = options.context_overflow;
+        let worker =
+            Answerer { parts, shared: Arc::clone(&shared), overflow, capacity, ledger: Some(ledger) }.start()?;
+        Ok(Self { core: Arc::new(Core::new(shared, worker)), options, n_vocab })
+    }
+
+    /// Answers `prompt` with the session's settings and waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stream_messages`](Self::stream_messages) and what ends the turn: `Cancelled`, `ContextFull`, `Template`,
+    /// `Tokenizer`, `Backend`, `OutOfMemory`, `Closed`.
+    pub fn respond(&self, prompt: &str) -> Result<Response> {
+        self.stream_response(prompt)?.finish()
+    }
+
+    /// Like [`respond`](Self::respond), with settings for this answer.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn respond_with(&self, prompt: &str, options: &GenerationOptions) -> Result<Response> {
+        self.stream_response_with(prompt, options)?.finish()
+    }
+
+    /// Answers `prompt` with the session's settings, piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stream_messages`](Self::stream_messages). What goes wrong later ends the stream.
+    pub fn stream_response(&self, prompt: &str) -> Result<ResponseStream> {
+        self.stream_response_with(prompt, &self.options.generation)
+    }
+
+    /// Like [`stream_response`](Self::stream_response), with settings for this answer.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn stream_response_with(&self, prompt: &str, options: &GenerationOptions) -> Result<ResponseStream> {
+        self.stream_messages(vec![Message::user(prompt)], options)
+    }
+
+    /// Answers the conversation followed by `messages`, for example the results of tools. They become history with the answer.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`, `Closed`, and `InvalidOption` for settings that cannot be used or an empty list.
+    pub fn stream_messages(&self, messages: Vec<Message>, options: &GenerationOptions) -> Result<ResponseStream> {
+        if messages.is_empty() {
+            return Err(ErrorKind::InvalidOption { option: "messages", reason: "there are none".into() }.into());
+        }
+        self.begin(Prompt::Messages(messages.clone()), Some(messages), options)
+    }
+
+    /// Continues `text` as it stands, without template and history; neither changes. Special tokens in it are read as such.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stream_messages`](Self::stream_messages).
+    pub fn complete(&self, text: &str, options: &GenerationOptions) -> Result<ResponseStream> {
+        self.begin(Prompt::Text(text.to_owned()), None, options)
+    }
+
+    fn begin(
+        &self,
+        prompt: Prompt,
+        messages: Option<Vec<Message>>,
+        options: &GenerationOptions,
+    ) -> Result<ResponseStream> {
+        let request = Request {
+            prompt,
+            sampler: Sampler::new(&options.sampler, self.n_vocab)?,
+            stops: StopStrings::new(options.stop.clone())?,
+            max_tokens: options.token_limit()?,
+            asked: Instant::now(),
+        };
+        let turn = self.core.begin(request)?;
+        Ok(ResponseStream::new(Arc::clone(&self.core), turn, messages))
+    }
+
+    /// Cancels the answer that is being generated, if there is one. To be sure which one, use [`ResponseStream::canceller`].
+    pub fn cancel(&self) {
+        self.core.shared.cancel();
+    }
+
+    /// The conversation so far: the system prompt, if there is one, and the turns that came to their end. Serialisable; give it
+    /// to [`restore_history`](Self::restore_history) to go on later.
+    pub fn history(&self) -> Vec<Message> {
+        self.core.shared.conversation().history()
+    }
+
+    /// Replaces the conversation; a system message at its beginning becomes the system prompt, without one there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`. That the history fits into the context shows at the next prompt.
+    pub fn restore_history(&self, messages: Vec<Message>) -> Result<()> {
+        self.core.shared.edit(|conversation| conversation.restore(messages))
+    }
+
+    /// Forgets all turns; system prompt and tools stay.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn reset(&self) -> Result<()> {
+        self.core.shared.edit(|conversation| {
+            conversation.messages.clear();
+            conversation.dropped = 0;
+        })
+    }
+
+    /// Replaces the system prompt. The next prompt is run again from there on.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn set_system_prompt(&self, system_prompt: Option<&str>) -> Result<()> {
+        self.core.shared.edit(|conversation| conversation.system = system_prompt.map(str::to_owned))
+    }
+
+    /// Replaces the tools that the chat template tells the model of.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn set_tools(&self, tools: Vec<Tool>) -> Result<()> {
+        self.core.shared.edit(|conversation| conversation.tools = tools)
+    }
+
+    /// The figures of all generations so far, those that were rolled back included. A cancelled one is counted when the worker
+    /// has stopped, and in any case before the next one begins.
+    pub fn metrics(&self) -> SessionMetrics {
+        self.core.shared.metrics()
+    }
+
+    /// The settings the session was made with.
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
+    }
+
+    /// Cancels the answer that is being generated and ends the session: waits until its worker has stopped and its memory is
+    /// free. Every later prompt fails with `Closed`; history and metrics can still be read. Closing twice does nothing.
+    pub fn close(&self) {
+        self.core.close();
+    }
+}

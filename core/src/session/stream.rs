@@ -1,0 +1,109 @@
+//! An answer as it comes, and a handle to stop it from elsewhere.
+
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::options::Response;
+use super::turn::Turn;
+use crate::chat::Message;
+use crate::error::{ErrorKind, Result};
+
+/// Pieces of an answer: an iterator of valid UTF-8, in order, as large as the consumer is slow.
+///
+/// It ends once: with `None` after a complete answer, which is then part of the history and in [`response`](Self::response), or
+/// with one error, after which the session is as it was before the turn. Nothing comes after that. Dropping the stream before
+/// its end cancels the turn. The stream is independent of the session's lifetime and may be moved to another thread.
+pub struct ResponseStream {
+    core: Arc<Core>,
+    turn: Arc<Turn>,
+    /// What becomes history with the answer; `None` for a completion outside the conversation.
+    messages: Option<Vec<Message>>,
+    state: State,
+}
+
+enum State {
+    Running,
+    Completed(Box<Response>),
+    Failed,
+}
+
+/// Cancels one turn, from any thread, at any time. Clones cancel the same turn.
+#[derive(Clone)]
+pub struct Canceller(Arc<Turn>);
+
+impl Canceller {
+    /// Cancels the turn if its end was not seen yet; else does nothing. Takes effect within one stage of the executor; the
+    /// stream ends at once.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+impl ResponseStream {
+    pub(super) fn new(core: Arc<Core>, turn: Arc<Turn>, messages: Option<Vec<Message>>) -> Self {
+        Self { core, turn, messages, state: State::Running }
+    }
+
+    /// A handle that cancels this turn from elsewhere.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.turn))
+    }
+
+    /// The answer, once the iterator has returned `None` after the last piece.
+    pub fn response(&self) -> Option<&Response> {
+        match &self.state {
+            State::Completed(response) => Some(response),
+            State::Running | State::Failed => None,
+        }
+    }
+
+    /// Waits for the end and returns the answer, with the text of all pieces.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the turn; `Misuse` if the iterator has returned it already, so that no error is seen twice.
+    pub fn finish(mut self) -> Result<Response> {
+        for piece in &mut self {
+            piece?;
+        }
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Completed(response) => Ok(*response),
+            State::Running | State::Failed => {
+                let reason = "the stream ended with an error, which it has returned before".to_owned();
+                Err(ErrorKind::Misuse { operation: "finish", reason }.into())
+            }
+        }
+    }
+}
+
+impl Iterator for ResponseStream {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !matches!(self.state, State::Running) {
+            return None;
+        }
+        if let Some(text) = self.turn.take_text() {
+            return Some(Ok(text));
+        }
+        match self.core.settle(&self.turn, self.messages.take()) {
+            Ok(response) => {
+                self.state = State::Completed(Box::new(response));
+                None
+            }
+            Err(error) => {
+                self.state = State::Failed;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl FusedIterator for ResponseStream {}
+
+impl Drop for ResponseStream {
+    fn drop(&mut self) {
+        self.turn.cancel();
+    }
+}

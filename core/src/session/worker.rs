@@ -1,0 +1,161 @@
+//! The thread that answers: it owns the ledger, and with it the executor.
+//!
+//! A turn that does not come to its end leaves the ledger where the turn's prompt began to differ from it. If even that fails,
+//! the executor is given up and the next turn gets a new one: no error outlives its turn.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use super::ModelParts;
+use super::conversation::{Fitted, Room};
+use super::core::{Shared, Worker};
+use super::options::{ContextOverflow, Response};
+use super::turn::Turn;
+use crate::chat::Message;
+use crate::decode::{Generated, Generation, Ledger, Output};
+use crate::error::{ErrorKind, Result};
+use crate::metrics::{GenerationEnd, GenerationMetrics, peak_rss_bytes};
+use crate::sampling::Sampler;
+use crate::stop::StopStrings;
+use crate::token::Token;
+use crate::tokenizer::Encoding;
+
+/// A turn to be answered.
+pub(super) struct Job {
+    pub(super) turn: OwedTurn,
+    pub(super) request: Request,
+}
+
+/// A turn that the worker owes an end. However the job goes away, the turn gets one: also if the worker panics, or has
+/// panicked while the job was on its way.
+pub(super) struct OwedTurn(pub(super) Arc<Turn>);
+
+impl Drop for OwedTurn {
+    fn drop(&mut self) {
+        self.0.end(Err(ErrorKind::Closed.into()));
+    }
+}
+
+/// What is asked for.
+pub(super) struct Request {
+    pub(super) prompt: Prompt,
+    pub(super) sampler: Sampler,
+    pub(super) stops: StopStrings,
+    pub(super) max_tokens: usize,
+    pub(super) asked: Instant,
+}
+
+/// What is to be answered.
+pub(super) enum Prompt {
+    /// The conversation and these messages.
+    Messages(Vec<Message>),
+    /// Text as it is: no template, no history.
+    Text(String),
+}
+
+/// The worker's own.
+pub(super) struct Answerer {
+    pub(super) parts: ModelParts,
+    pub(super) shared: Arc<Shared>,
+    pub(super) overflow: ContextOverflow,
+    /// Tokens the executor holds; it may round up what was asked for.
+    pub(super) capacity: usize,
+    /// `None` after an executor that could not be rolled back.
+    pub(super) ledger: Option<Ledger>,
+}
+
+impl Answerer {
+    /// Starts the thread.
+    pub(super) fn start(mut self) -> Result<Worker> {
+        let (jobs, queue) = channel();
+        let thread = std::thread::Builder::new().name("fulcrum session".into()).spawn(move || self.work(queue));
+        let thread =
+            thread.map_err(|e| ErrorKind::Backend { operation: "starting a thread", reason: e.to_string() })?;
+        Ok(Worker { jobs, thread })
+    }
+
+    fn work(&mut self, queue: Receiver<Job>) {
+        for Job { turn, request } in queue {
+            turn.0.end(self.answer(&turn.0, request));
+        }
+    }
+
+    fn answer(&mut self, turn: &Turn, request: Request) -> Result<Response> {
+        let mut metrics = GenerationMetrics::default();
+        let seed = request.sampler.seed();
+        let result = self.generate(turn, request, &mut metrics);
+        metrics.peak_rss_bytes = peak_rss_bytes();
+        let end = match &result {
+            Ok(_) => GenerationEnd::Completed,
+            Err(error) if error.is_cancelled() => GenerationEnd::Cancelled,
+            Err(_) => GenerationEnd::Failed,
+        };
+        self.shared.measure(|session| session.add_generation(&metrics, end));
+        let (Generated { text, tokens, logprobs, finish_reason }, dropped_messages) = result?;
+        Ok(Response { text, tokens, finish_reason, metrics, logprobs, seed, dropped_messages })
+    }
+
+    /// The turn as a transaction: rolls the ledger back unless it comes to its end.
+    fn generate(
+        &mut self,
+        turn: &Turn,
+        request: Request,
+        metrics: &mut GenerationMetrics,
+    ) -> Result<(Generated, usize)> {
+        if turn.flag().is_cancelled() {
+            return Err(ErrorKind::Cancelled.into());
+        }
+        let Fitted { tokens, dropped } = self.prompt(&request)?;
+        let mut ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
+        };
+        let start = ledger.agreeing(&tokens);
+        let result = self.decode(turn, request, &mut ledger, &tokens, metrics);
+        if result.is_ok() || ledger.roll_back(start).is_ok() {
+            self.ledger = Some(ledger);
+        }
+        Ok((result?, dropped))
+    }
+
+    fn prompt(&self, request: &Request) -> Result<Fitted> {
+        match &request.prompt {
+            Prompt::Text(text) => Ok(Fitted { tokens: self.encode(text)?, dropped: 0 }),
+            Prompt::Messages(new) => {
+                let conversation = self.shared.conversation();
+                let room = Room { capacity: self.capacity, max_tokens: request.max_tokens };
+                conversation.fit(new, self.overflow, room, |messages| {
+                    self.encode(&self.parts.template.render(messages, &conversation.tools, true)?)
+                })
+            }
+        }
+    }
+
+    /// The tokens of a prompt. A template may write the begin-of-sequence token itself; there is one all the same.
+    fn encode(&self, text: &str) -> Result<Vec<Token>> {
+        let vocabulary = &self.parts.vocabulary;
+        let mut tokens = vocabulary.encode(text, Encoding { add_bos: true, parse_special: true })?;
+        if let (Some(bos), [first, second, ..]) = (vocabulary.bos(), &tokens[..])
+            && (*first, *second) == (bos, bos)
+        {
+            tokens.remove(0);
+        }
+        Ok(tokens)
+    }
+
+    fn decode(
+        &self,
+        turn: &Turn,
+        request: Request,
+        ledger: &mut Ledger,
+        prompt: &[Token],
+        metrics: &mut GenerationMetrics,
+    ) -> Result<Generated> {
+        let Request { mut sampler, stops, max_tokens, asked, .. } = request;
+        let mut sink = |piece: &str| turn.push(piece);
+        let output = Output::new(&*self.parts.vocabulary, stops, max_tokens, &mut sink);
+        let generation = Generation { ledger, sampler: &mut sampler, output, cancel: turn.flag(), metrics, asked };
+        generation.run(prompt)
+    }
+}

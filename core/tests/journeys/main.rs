@@ -1,0 +1,9 @@
+//! Journeys through sessions on the scripted executor: no model, no C++ build, every fault on purpose.
+#![allow(clippy::unwrap_used)] // Tests only.
+
+mod faults;
+mod overflow;
+mod races;
+mod streams;
+mod support;
+mod turns;

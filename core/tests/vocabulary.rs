@@ -1,0 +1,92 @@
+//! The vocabulary of a real file: text to tokens and back, special tokens, and input that must not end the process.
+#![cfg(feature = "ggml")]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use fulcrum::ErrorKind;
+use fulcrum::kernels::LlamaVocabulary;
+use fulcrum::tokenizer::{Encoding, Vocabulary};
+
+const PLAIN: Encoding = Encoding { add_bos: false, parse_special: false };
+
+fn vocabulary(test: &str) -> Option<LlamaVocabulary> {
+    common::model(test).map(|path| LlamaVocabulary::load(&path).unwrap())
+}
+
+fn decode(vocabulary: &LlamaVocabulary, tokens: &[u32], special: bool) -> String {
+    let mut bytes = Vec::new();
+    for &token in tokens {
+        vocabulary.decode_token(token, special, &mut bytes);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn text_survives_the_way_to_tokens_and_back() {
+    let Some(vocabulary) = vocabulary("text_survives_the_way_to_tokens_and_back") else { return };
+    for text in ["Once upon a time, there was a cat.", "Größe, 東京, 🦀\n\ttabs", "a", " two  spaces "] {
+        let tokens = vocabulary.encode(text, PLAIN).unwrap();
+        assert!(tokens.iter().all(|&token| (token as usize) < vocabulary.n_tokens()));
+        let decoded = decode(&vocabulary, &tokens, false);
+        // SentencePiece vocabularies put a space in front; it is the stream decoder's business to take it off.
+        assert_eq!(
+            decoded.strip_prefix(' ').filter(|_| !text.starts_with(' ')).unwrap_or(&decoded).trim_start(),
+            text.trim_start()
+        );
+    }
+    assert!(vocabulary.encode("", PLAIN).unwrap().is_empty());
+}
+
+#[test]
+fn the_begin_token_is_added_on_request_only() {
+    let Some(vocabulary) = vocabulary("the_begin_token_is_added_on_request_only") else { return };
+    let without = vocabulary.encode("cat", PLAIN).unwrap();
+    let with = vocabulary.encode("cat", Encoding { add_bos: true, ..PLAIN }).unwrap();
+    if vocabulary.wants_bos() {
+        assert_eq!(with[0], vocabulary.bos().unwrap());
+        assert_eq!(with[1..], without);
+    } else {
+        assert_eq!(with, without);
+    }
+}
+
+#[test]
+fn special_tokens_are_read_only_from_trusted_text_and_written_only_on_request() {
+    let Some(vocabulary) = vocabulary("special_tokens_are_read_only_from_trusted_text") else { return };
+    let eos = vocabulary.eos().unwrap();
+    assert!(vocabulary.is_end_of_generation(eos));
+    let text = vocabulary.token_text(eos).unwrap();
+    assert!(!vocabulary.encode(&text, PLAIN).unwrap().contains(&eos));
+    assert!(vocabulary.encode(&text, Encoding { parse_special: true, ..PLAIN }).unwrap().contains(&eos));
+    assert_eq!(decode(&vocabulary, &[eos], false), "");
+    assert_eq!(decode(&vocabulary, &[eos], true), text);
+}
+
+#[test]
+fn tokens_outside_the_vocabulary_are_nothing() {
+    let Some(vocabulary) = vocabulary("tokens_outside_the_vocabulary_are_nothing") else { return };
+    for token in [vocabulary.n_tokens() as u32, i32::MAX as u32, u32::MAX] {
+        assert_eq!(decode(&vocabulary, &[token], true), "");
+        assert!(!vocabulary.is_end_of_generation(token));
+        assert!(vocabulary.token_text(token).is_none());
+    }
+}
+
+#[test]
+fn a_text_of_a_megabyte_is_tokenized() {
+    let Some(vocabulary) = vocabulary("a_text_of_a_megabyte_is_tokenized") else { return };
+    let text = "once upon a time ".repeat(1 << 16);
+    let tokens = vocabulary.encode(&text, PLAIN).unwrap();
+    assert_eq!(decode(&vocabulary, &tokens, false).trim(), text.trim());
+}
+
+#[test]
+fn what_is_not_a_model_is_an_error() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let error = |path: &std::path::Path| LlamaVocabulary::load(path).err().unwrap().into_kind();
+    assert!(matches!(error(&here.join("no such file")), ErrorKind::File { action: "open", .. }));
+    assert!(matches!(error(here), ErrorKind::File { action: "open", .. }));
+    assert!(matches!(error(&here.join("Cargo.toml")), ErrorKind::InvalidModel { .. }));
+    assert!(!error(&here.join("Cargo.toml")).to_string().contains("gave no reason"));
+}

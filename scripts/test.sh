@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Runs every test: scripts/test.sh [--strict]
+#
+# Sets the machine up as demo.sh does. A part whose tool cannot be had here is reported as skipped, by name; with --strict
+# (continuous integration) that is a failure. All parts run even after one failed; the summary stands at the end.
+# The C++ backend is built once, in the release profile: every cargo command that needs it selects the whole workspace,
+# because another selection of packages or another profile would be another five-minute build.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+CARGO_DENY_VERSION=0.20.2
+
+strict=no
+case "${1:-}" in
+  '') ;;
+  --strict) strict=yes ;;
+  *)
+    echo "usage: scripts/test.sh [--strict]" >&2
+    exit 2
+    ;;
+esac
+
+. scripts/setup.sh
+
+summary=()
+passed=0
+failed=0
+skipped=0
+
+# part NAME COMMAND...: runs the command, keeps the result for the summary.
+part() {
+  local name=$1 start=$SECONDS
+  shift
+  printf '\n=== %s: %s\n' "$name" "$*"
+  if "$@"; then
+    passed=$((passed + 1))
+    summary+=("$(printf 'ok       %-28s %5d s' "$name" $((SECONDS - start)))")
+  else
+    failed=$((failed + 1))
+    summary+=("$(printf 'FAILED   %-28s %5d s' "$name" $((SECONDS - start)))")
+  fi
+}
+
+# skip NAME REASON
+skip() {
+  printf '\n=== %s: skipped: %s\n' "$1" "$2"
+  if [ "$strict" = yes ]; then
+    failed=$((failed + 1))
+    summary+=("$(printf 'FAILED   %-28s nothing may be skipped: %s' "$1" "$2")")
+  else
+    skipped=$((skipped + 1))
+    summary+=("$(printf 'skipped  %-28s %s' "$1" "$2")")
+  fi
+}
+
+has_component() {
+  cargo "$1" --version >/dev/null 2>&1 || { have rustup && rustup component add "$2" >/dev/null 2>&1; }
+}
+
+shell_scripts() {
+  printf '%s\n' scripts/*.sh .ci/run
+}
+
+check_shell_syntax() {
+  local file
+  for file in $(shell_scripts); do bash -n "$file" || return 1; done
+}
+
+run_shellcheck() {
+  shell_scripts | xargs shellcheck --external-sources
+}
+
+doc_without_warnings() {
+  RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --quiet
+}
+
+# An environment of our own for the Python scripts, beside the build; made again when their pins change. Training needs more
+# than this (torch); its tests do not.
+prepare_python() {
+  local venv=build/venv pins
+  pins=$(grep -E '^(gguf|numpy)==' models/train/requirements.txt) || return 1
+  [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ] || return 0
+  # Word splitting is meant: one package per word.
+  # shellcheck disable=SC2086
+  rm -rf "$venv" && python3 -m venv "$venv" && "$venv/bin/pip" install --quiet $pins && echo "$pins" >"$venv/pins"
+}
+
+part 'shell syntax' check_shell_syntax
+if have shellcheck || install_packages shellcheck; then
+  part 'shellcheck' run_shellcheck
+else
+  skip 'shellcheck' 'shellcheck is not installed'
+fi
+
+if has_component fmt rustfmt; then
+  part 'formatting' cargo fmt --all -- --check
+else
+  skip 'formatting' 'rustfmt is not installed (rustup component add rustfmt)'
+fi
+
+part 'rules and sessions, no C++' cargo test --quiet --no-default-features -p fulcrum-llm
+part 'the workspace, release' cargo test --release --workspace
+
+if has_component clippy clippy; then
+  part 'clippy' cargo clippy --release --workspace -- -D warnings
+  part 'clippy, no C++' cargo clippy --quiet --no-default-features -p fulcrum-llm -- -D warnings
+  # In tests a cast that truncates is a wrong test, not a wrong answer.
+  part 'clippy, tests' cargo clippy --release --workspace --all-targets -- -D warnings -A clippy::cast_possible_truncation
+else
+  skip 'clippy' 'clippy is not installed (rustup component add clippy)'
+fi
+part 'documentation' doc_without_warnings
+
+# Licences and sources only: the advisory database is fetched from the network at the time of the check (`just advisories`).
+# Installing cargo-deny costs about five minutes, once per machine.
+if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet "cargo-deny@$CARGO_DENY_VERSION"; then
+  part 'licences and sources' cargo deny --log-level error check bans licenses sources
+else
+  skip 'licences and sources' "cargo-deny $CARGO_DENY_VERSION could not be installed"
+fi
+
+if [ -f core/fuzz/Cargo.toml ]; then
+  part 'fuzz targets build' cargo check --quiet --manifest-path core/fuzz/Cargo.toml
+fi
+
+if [ -d models/tests ]; then
+  if prepare_python; then
+    part 'Python scripts' build/venv/bin/python -m unittest discover -s models/tests
+  else
+    skip 'Python scripts' 'python3 (3.11 or newer) with venv, numpy and gguf cannot be had'
+  fi
+fi
+
+printf '\n=== summary\n'
+printf '%s\n' "${summary[@]}"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" = 0 ]
