@@ -4,17 +4,10 @@
 //! Modules import from lower floors only, which `tests/floors` checks.
 #![deny(unsafe_code)]
 
-pub mod accept;
 pub mod cancel;
-pub mod cost;
-pub mod draft;
 pub mod error;
-pub mod executor;
-pub mod governor;
-pub mod growth;
-pub mod row;
-pub mod speculation;
 pub mod metrics;
+pub mod row;
 pub mod token;
 
 pub mod gguf;
@@ -22,7 +15,6 @@ pub mod gguf;
 pub mod architecture;
 
 pub mod tokenizer;
-pub mod tree;
 
 pub mod chat;
 
@@ -30,12 +22,26 @@ pub mod sampling;
 
 pub mod stop;
 
+pub mod draft;
+
+pub mod tree;
+
+pub mod growth;
+
+pub mod cost;
+
+pub mod governor;
+
 pub mod executor;
 
 pub mod kv_cache;
 
+pub mod accept;
+
 #[cfg(feature = "ggml")]
 pub mod kernels;
+
+pub mod speculation;
 
 pub mod decode;
 
@@ -53,6 +59,7 @@ pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, Sample
 pub use session::{
     Canceller, ChatSession, ContextOverflow, GenerationOptions, ModelParts, Response, ResponseStream, SessionOptions,
 };
+pub use speculation::Drafting;
 pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
 pub use tokenizer::{DecodeStream, TokenizerJson};

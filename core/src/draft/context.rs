@@ -276,6 +276,13 @@ impl Drafter for ContextDrafter {
         self.cursors.clear();
     }
 
+    fn rewind(&mut self, history: &[Token]) {
+        self.store(SEPARATOR);
+        self.tail = history[history.len().saturating_sub(TAIL)..].to_vec();
+        self.last_row = None;
+        self.find_tail();
+    }
+
     fn propose(&mut self, place: Place, out: &mut Vec<Candidate>) {
         let cursor = self.cursor_at(place);
         self.propose_text(cursor, out);
@@ -373,6 +380,21 @@ mod tests {
         drafter.commit(40);
         drafter.begin();
         assert_eq!(proposals(&mut drafter, root(40)), []);
+    }
+
+    #[test]
+    fn a_rewound_history_is_matched_by_its_new_end_and_the_text_stays() {
+        let mut drafter = ContextDrafter::default();
+        read(&mut drafter, &[1, 2, 3, 4, 1, 2, 60, 61]);
+        drafter.rewind(&[1, 2, 3, 4, 1]);
+        drafter.said(&TopK::from_weights([(99, 1.0)]));
+        drafter.begin();
+        assert_eq!(proposals(&mut drafter, root(1)), [(Source::Context, 2)]);
+        drafter.commit(2);
+        drafter.begin();
+        let mut next = proposals(&mut drafter, root(2));
+        next.sort();
+        assert_eq!(next, [(Source::Context, 3), (Source::Context, 60)]);
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub trait Drafter: Send {
     /// A pass was verified; its emitted tokens have not been committed yet.
     fn verified(&mut self, _pass: Verified<'_>) {}
 
+    /// The history is now `history`, which begins as the old one did: a prompt that was rendered anew. What was read stays stored.
+    fn rewind(&mut self, history: &[Token]);
+
     /// Remembers the state of now. One mark is kept: the start of the turn.
     fn mark(&mut self) {}
 
@@ -111,6 +114,9 @@ pub trait BatchDrafter: Send {
     /// Reads the unread history and says what it would have proposed at up to `n` of the latest positions of it, in order; the
     /// last is the one whose next token is the last of the history.
     fn look(&mut self, n: usize, cancel: &Cancel) -> Result<Vec<Hindsight>>;
+
+    /// The history is now its own first `len` tokens.
+    fn rewind(&mut self, len: usize);
 
     /// Remembers the state of now; one mark is kept.
     fn mark(&mut self);

@@ -254,12 +254,16 @@ impl BatchDrafter for ModelDrafter {
         Ok(seen)
     }
 
+    fn rewind(&mut self, len: usize) {
+        // The cache is compared with the history before it is used, so it needs no truncation here.
+        self.history.truncate(len);
+    }
+
     fn mark(&mut self) {
         self.mark = self.history.len();
     }
 
     fn roll_back(&mut self) {
-        // The cache is compared with the history before it is used, so it needs no truncation here.
         self.history.truncate(self.mark);
     }
 }

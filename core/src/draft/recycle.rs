@@ -94,6 +94,10 @@ impl Drafter for RecycleDrafter {
         self.record(token, top);
     }
 
+    fn rewind(&mut self, history: &[Token]) {
+        self.last = history.last().copied();
+    }
+
     fn propose(&mut self, place: Place, out: &mut Vec<Candidate>) {
         let slot = self.row_of.get(place.token as usize).copied().unwrap_or(NONE);
         let Some(row) = self.rows.get(slot as usize) else { return };

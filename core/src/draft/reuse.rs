@@ -172,6 +172,10 @@ impl Drafter for ReuseDrafter {
         }
     }
 
+    fn rewind(&mut self, _history: &[Token]) {
+        self.drop_rest();
+    }
+
     fn roll_back(&mut self) {
         self.drop_rest();
     }

@@ -118,7 +118,9 @@ pub struct Speculation {
     cost: CostModel,
     governor: Governor,
     shadow: Option<Shadow>,
-    last: Option<Token>,
+    history: Vec<Token>,
+    /// Its length when the turn began.
+    mark: usize,
     /// What the target wanted behind each of the latest tokens but the last: its own word where it was heard, else what came.
     wanted: VecDeque<Token>,
     said: Option<Token>,
@@ -140,7 +142,8 @@ impl Speculation {
             cost,
             governor: Governor::new(),
             shadow: None,
-            last: None,
+            history: Vec::new(),
+            mark: 0,
             wanted: VecDeque::new(),
             said: None,
             hope_factor: HOPE,
@@ -199,7 +202,7 @@ impl Speculation {
     }
 
     fn commit(&mut self, token: Token) {
-        if self.last.is_some() {
+        if !self.history.is_empty() {
             if self.wanted.len() >= LOOK_BACK {
                 self.wanted.pop_front();
             }
@@ -209,7 +212,7 @@ impl Speculation {
         if let Some(model) = &mut self.model {
             model.commit(token);
         }
-        self.last = Some(token);
+        self.history.push(token);
     }
 
     /// Text that is not part of the history but may be quoted.
@@ -217,23 +220,50 @@ impl Speculation {
         self.context.add_context(tokens);
     }
 
-    /// The turn begins.
+    /// Makes the history agree with `prompt` and returns how many of the prompt's tokens it holds then; the others are to be
+    /// [`read`](Self::read). What a new rendering left out of the history stays in store as context.
+    pub fn align(&mut self, prompt: &[Token]) -> usize {
+        let common = self.history.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        if common < self.history.len() {
+            self.history.truncate(common);
+            let history = std::mem::take(&mut self.history);
+            self.free().iter_mut().for_each(|drafter| drafter.rewind(&history));
+            self.history = history;
+            if let Some(model) = &mut self.model {
+                model.rewind(common);
+            }
+            self.forget_step();
+        }
+        common
+    }
+
+    /// The turn begins, its prompt [aligned](Self::align) and not yet read: [`roll_back`](Self::roll_back) comes back to here.
     pub fn mark(&mut self) {
+        self.mark = self.history.len();
         self.free().iter_mut().for_each(|drafter| drafter.mark());
         if let Some(model) = &mut self.model {
             model.mark();
         }
     }
 
-    /// The turn never was; `last` is the last token of the history that remains. What was learnt about costs and sources stays.
-    pub fn roll_back(&mut self, last: Option<Token>) {
+    /// The turn never was: its text is forgotten. What was learnt about costs and sources stays.
+    pub fn roll_back(&mut self) {
+        self.history.truncate(self.mark);
         self.free().iter_mut().for_each(|drafter| drafter.roll_back());
         if let Some(model) = &mut self.model {
             model.roll_back();
         }
+        self.forget_step();
+    }
+
+    fn forget_step(&mut self) {
         self.shadow = None;
         self.wanted.clear();
-        (self.last, self.said) = (last, None);
+        self.said = None;
+    }
+
+    fn last(&self) -> Token {
+        self.history.last().copied().unwrap_or_default()
     }
 
     /// What to save for another session.
@@ -283,7 +313,7 @@ impl Speculation {
         let limits = Limits { max_rows: self.limits.max_rows.min(max_rows.max(1)), ..self.limits };
         let prices = self.cost.prices(cached, limits.max_rows);
         let mode = self.mode();
-        let mut tree = DraftTree::new(self.last.unwrap_or_default());
+        let mut tree = DraftTree::new(self.last());
         let mut growth = plain(&prices);
         if mode == Mode::Speculate {
             self.shadow = None;
@@ -347,7 +377,7 @@ impl Speculation {
     /// Drafts a tree that will not be verified, with free sources only.
     fn cast_shadow(&mut self, prices: &Prices, limits: Limits, now: &dyn Fn() -> f64) -> Result<()> {
         let start = now();
-        let mut tree = DraftTree::new(self.last.unwrap_or_default());
+        let mut tree = DraftTree::new(self.last());
         let mut sources = self.sources(now);
         sources.model = None;
         sources.begin();

@@ -83,11 +83,23 @@ fn a_turn_that_was_rolled_back_is_not_drafted_from() {
     read(&mut spec, &[1, 2, 3]);
     spec.mark();
     read(&mut spec, &[7, 8, 9, 7]);
-    spec.roll_back(Some(3));
+    spec.roll_back();
     spec.read(7, None);
     let plan = spec.plan(3, 64, &|| 0.0, &Cancel::new()).unwrap();
     assert_eq!(plan.tree.len(), 1, "nothing follows 7 any more");
     assert_eq!(plan.tree.nodes()[ROOT].token, 7);
+}
+
+#[test]
+fn a_prompt_rendered_anew_is_read_from_where_it_differs() {
+    let mut spec = speculation(Drafting::Auto);
+    read(&mut spec, &[1, 2, 3, 50, 51, 4]);
+    assert_eq!(spec.align(&[1, 2, 3, 50, 51, 4, 9]), 6);
+    assert_eq!(spec.align(&[1, 2, 3, 60, 50]), 3);
+    read(&mut spec, &[60, 50]);
+    let plan = spec.plan(4, 64, &|| 0.0, &Cancel::new()).unwrap();
+    assert_eq!(plan.tree.nodes()[ROOT].token, 50);
+    assert!(plan.tree.child(ROOT, 51).is_some(), "what was left out may still be quoted");
 }
 
 #[test]
@@ -143,6 +155,8 @@ impl BatchDrafter for Parrot {
         self.0 = 0;
         Ok(Vec::new())
     }
+
+    fn rewind(&mut self, _len: usize) {}
 
     fn mark(&mut self) {}
 

@@ -11,6 +11,7 @@
     reason = "a simulation that prints its figures"
 )]
 
+mod exact;
 mod workload;
 
 use std::sync::Arc;
@@ -179,6 +180,8 @@ impl BatchDrafter for SimulatedModel {
         self.spend(self.n_unread());
         Ok(hindsight)
     }
+
+    fn rewind(&mut self, _len: usize) {}
 
     fn mark(&mut self) {}
 
