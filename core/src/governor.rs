@@ -327,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_plain_pass_is_not_held_against_drafting() {
+        let mut governor = Governor::new();
+        let slow = Step { drafted: false, ..step(Mode::Speculate, 1, 1.3) };
+        (0..200).for_each(|_| governor.observe(&slow));
+        assert_eq!(governor.mode(), Mode::Speculate);
+        (0..200).for_each(|_| governor.observe(&Step { draft_ms: 2.0, ..slow }));
+        assert_ne!(governor.mode(), Mode::Speculate, "but its own time is");
+    }
+
+    #[test]
     fn steps_without_a_price_are_not_booked() {
         let mut governor = Governor::new();
         for plain_ms in [0.0, f64::NAN, f64::INFINITY] {

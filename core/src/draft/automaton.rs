@@ -226,7 +226,7 @@ impl Automaton {
     }
 
     /// The same suffix, in the state that has it now: a push may have split it off.
-    pub fn settled(&self, cursor: Cursor) -> Cursor {
+    fn settled(&self, cursor: Cursor) -> Cursor {
         let Cursor { mut state, len } = cursor;
         while state != ROOT && len <= self.states[self.states[state as usize].link as usize].len {
             state = self.states[state as usize].link;

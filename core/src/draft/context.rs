@@ -253,7 +253,7 @@ impl Drafter for ContextDrafter {
         self.store(token);
         self.last_row = Some(self.text.len() - 1);
         if self.forgotten == before {
-            self.cursor = self.automaton.settled(cursor);
+            self.cursor = cursor;
         } else {
             self.find_tail();
         }

@@ -109,6 +109,39 @@ fn the_model_is_asked_where_retrieval_ends_and_not_where_it_is_sure() {
 }
 
 #[test]
+fn the_model_is_asked_where_many_are_doubtful_and_one_answer_would_do() {
+    // Eight candidates, together nearly certain. Beside them a chain of the model's is too dear, instead of them it is not.
+    let mut sources = Fixed::default();
+    sources.free.insert(vec![], (0..8).map(|i| (i, 0.12)).collect());
+    sources.model = HashMap::from([(vec![], vec![(3, 0.85)]), (vec![3], vec![(77, 0.85)])]);
+    let batch_ms = vec![0.0, 12.0, 24.0, 36.0, 48.0];
+    sources.quote = Some(Quote { first_rate: 0.85, batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 });
+    let mut tree = DraftTree::new(0);
+    let growth = grow(&mut tree, &mut sources, &linear(30.0, 2.5), Limits::default()).unwrap();
+    assert_eq!(sources.asked[0], [ROOT]);
+    assert!(growth.selected.iter().any(|&node| tree.path(node) == [3, 77]));
+}
+
+#[test]
+fn the_model_adds_to_a_tree_that_is_worth_more_than_its_chain() {
+    // Two long sure texts, one of which is meant; the model goes on behind either.
+    let mut sources = Fixed::default();
+    sources.free.insert(vec![], vec![(100, 0.5), (200, 0.45)]);
+    for start in [100, 200] {
+        let text: Vec<Token> = (start..start + 8).collect();
+        (1..8).for_each(|n| drop(sources.free.insert(text[..n].to_vec(), vec![(text[n], 0.99)])));
+        sources.model.insert(text, vec![(7, 0.9)]);
+    }
+    let batch_ms = vec![0.0, 0.5, 0.6, 0.7, 0.8];
+    sources.quote = Some(Quote { first_rate: 0.85, batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 });
+    let (tree, growth) = run(sources, &linear(100.0, 0.1), Limits::default());
+    let behind = |start: Token| (start..start + 8).chain([7]).collect::<Vec<_>>();
+    for path in [behind(100), behind(200)] {
+        assert!(growth.selected.iter().any(|&node| tree.path(node) == path), "{path:?}");
+    }
+}
+
+#[test]
 fn a_model_that_costs_more_than_it_brings_is_not_asked() {
     for (first_rate, ms) in [(0.8, 60.0), (0.02, 2.0)] {
         let sources = Fixed {

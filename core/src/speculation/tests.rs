@@ -95,7 +95,9 @@ fn a_prompt_rendered_anew_is_read_from_where_it_differs() {
     let mut spec = speculation(Drafting::Auto);
     read(&mut spec, &[1, 2, 3, 50, 51, 4]);
     assert_eq!(spec.align(&[1, 2, 3, 50, 51, 4, 9]), 6);
+    spec.cast_shadow(&spec.cost.prices(5, 8), Limits::default(), &|| 0.0).unwrap();
     assert_eq!(spec.align(&[1, 2, 3, 60, 50]), 3);
+    assert!(spec.shadow.is_none() && spec.wanted.is_empty(), "they were about a text that is gone");
     read(&mut spec, &[60, 50]);
     let plan = spec.plan(4, 64, &|| 0.0, &Cancel::new()).unwrap();
     assert_eq!(plan.tree.nodes()[ROOT].token, 50);
