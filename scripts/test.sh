@@ -37,6 +37,7 @@ part() {
     summary+=("$(printf 'ok       %-28s %5d s' "$name" $((SECONDS - start)))")
   else
     failed=$((failed + 1))
+    printf -- '--- FAILED: %s\n' "$name"
     summary+=("$(printf 'FAILED   %-28s %5d s' "$name" $((SECONDS - start)))")
   fi
 }

@@ -16,6 +16,8 @@
 mod attention;
 #[path = "../src/kernels/gemm/mod.rs"]
 mod gemm;
+#[path = "../src/kernels/vector/mod.rs"]
+mod vector;
 
 use attention::{AttentionShape, CacheFormat, Operands, Visibility, Workspace, attention};
 use gemm::Isa;

@@ -15,6 +15,8 @@
 
 #[path = "../src/kernels/gemm/mod.rs"]
 mod gemm;
+#[path = "../src/kernels/vector/mod.rs"]
+mod vector;
 
 use gemm::{
     ActivationShape, ChunkCounter, Isa, PackedMatrix, PackedShape, Part, Share, WeightFormat, product, quantise,

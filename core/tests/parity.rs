@@ -186,7 +186,8 @@ fn our_kernels_stay_near_llama_cpps() {
             let name = format!("{family:?}-{weights:?}-own");
             let options = random_model::ModelOptions::new(family).weights(weights);
             let file = File::write(&name, &random_model(family, &options).write());
-            let tolerance = if weights == WeightType::F32 { TOLERANCE } else { 3e-2 };
+            // ggml rounds queries to 16 bits before it multiplies them with keys; ours stay at 32.
+            let tolerance = if weights == WeightType::F32 { 5e-3 } else { 3e-2 };
             compare(&mut Pair::load(&file.0, name, Kernels::Auto, KvType::F16), tolerance);
         }
     }

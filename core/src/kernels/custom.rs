@@ -12,8 +12,9 @@ use std::sync::Arc;
 use llama_cpp_sys_2 as sys;
 
 use super::attention::{AttentionShape, Operands, Visibility, Workspace, attention};
-use super::gemm::{self, ActivationShape, ChunkCounter, Isa, PackedMatrix, Part, Share};
+use super::gemm::{self, ActivationShape, ChunkCounter, Gate, GatedPart, Isa, PackedMatrix, Part, Share};
 use super::graph::{Builder, Tensor};
+use crate::architecture::Activation;
 
 /// What a custom node does.
 pub(super) trait Node: Any + Send {
@@ -66,19 +67,48 @@ impl<'g> Builder<'g> {
         self.custom(node, sys::GGML_TYPE_I8, [bytes, 1], &[x])
     }
 
-    /// Products of quantised activations `x` with several matrices, side by side: `[Σ n, rows]`.
+    /// Products of quantised activations `x` with several matrices, side by side: `[Σ n, rows]`; with a `residual` of the same
+    /// shape added, if there is one.
     pub(crate) fn packed_products(
         &self,
         x: Tensor<'g>,
         isa: Isa,
         shape: ActivationShape,
         matrices: Vec<PackedMatrix>,
+        residual: Option<Tensor<'g>>,
     ) -> Tensor<'g> {
         let n: usize = matrices.iter().map(|m| m.shape().n()).sum();
         let ne = [n, shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));
         assert!((1..=Products::MAX_PARTS).contains(&matrices.len()), "matrices that share an input");
         assert!(matrices.iter().all(|m| m.shape().k() == shape.k()), "matrices and activations");
-        let node = Products { isa, shape, matrices, counter: ChunkCounter::new() };
+        let node = Products { isa, shape, matrices, has_residual: residual.is_some(), counter: ChunkCounter::new() };
+        match residual {
+            None => self.custom(node, sys::GGML_TYPE_F32, ne, &[x]),
+            Some(residual) => {
+                assert_eq!([residual.ne(0), residual.ne(1)], ne, "residual");
+                assert_eq!(residual.nb(1), n * size_of::<f32>(), "the residual is contiguous");
+                self.custom(node, sys::GGML_TYPE_F32, ne, &[x, residual])
+            }
+        }
+    }
+
+    /// `f(x · gateᵀ) · (x · upᵀ)` of quantised activations `x`: `[n, rows]`.
+    pub(crate) fn gated_products(
+        &self,
+        x: Tensor<'g>,
+        isa: Isa,
+        shape: ActivationShape,
+        [gate, up]: [PackedMatrix; 2],
+        activation: Activation,
+    ) -> Tensor<'g> {
+        let ne = [up.shape().n(), shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));
+        assert_eq!([gate.shape().n(), gate.shape().k()], [up.shape().n(), shape.k()], "gate and up");
+        assert_eq!(up.shape().k(), shape.k(), "matrices and activations");
+        let function = match activation {
+            Activation::Silu => Gate::Silu,
+            Activation::Gelu => Gate::Gelu,
+        };
+        let node = GatedProducts { isa, shape, gate, up, function, counter: ChunkCounter::new() };
         self.custom(node, sys::GGML_TYPE_F32, ne, &[x])
     }
 }
@@ -162,6 +192,7 @@ struct Products {
     isa: Isa,
     shape: ActivationShape,
     matrices: Vec<PackedMatrix>,
+    has_residual: bool,
     counter: ChunkCounter,
 }
 
@@ -174,11 +205,15 @@ impl Node for Products {
     unsafe fn run(&self, dst: &sys::ggml_tensor, _thread: usize, n_threads: usize) {
         let stride = dst.nb[1] / size_of::<f32>();
         let mut y = dst.data.cast::<f32>();
-        let mut parts = [Part { weights: self.matrices[0], y, stride, residual: ptr::null() }; Self::MAX_PARTS];
+        // SAFETY: with a residual the node has a second source.
+        let mut residual =
+            if self.has_residual { unsafe { (*dst.src[1]).data.cast::<f32>() } } else { ptr::null_mut() };
+        let mut parts = [Part { weights: self.matrices[0], y, stride, residual }; Self::MAX_PARTS];
         for (part, &weights) in parts.iter_mut().zip(&self.matrices) {
-            *part = Part { weights, y, ..*part };
-            // SAFETY: the columns of all matrices together are the row's length (checked when built).
+            *part = Part { weights, y, stride, residual };
+            // SAFETY: the columns of all matrices together are the length of a row of the result and of the residual.
             y = unsafe { y.add(weights.shape().n()) };
+            residual = if self.has_residual { residual.wrapping_add(weights.shape().n()) } else { residual };
         }
         let share = Share { counter: &self.counter, n_threads };
         // SAFETY: the source holds activations of this shape, quantised by a node of this instruction set; each part's columns
@@ -187,5 +222,25 @@ impl Node for Products {
             let x = &*dst.src[0];
             gemm::product(self.isa, &parts[..self.matrices.len()], &self.shape, x.data.cast(), share);
         }
+    }
+}
+
+struct GatedProducts {
+    isa: Isa,
+    shape: ActivationShape,
+    gate: PackedMatrix,
+    up: PackedMatrix,
+    function: Gate,
+    counter: ChunkCounter,
+}
+
+impl Node for GatedProducts {
+    unsafe fn run(&self, dst: &sys::ggml_tensor, _thread: usize, n_threads: usize) {
+        let stride = dst.nb[1] / size_of::<f32>();
+        let part = GatedPart { gate: self.gate, up: self.up, function: self.function, y: dst.data.cast(), stride };
+        let share = Share { counter: &self.counter, n_threads };
+        // SAFETY: the source holds activations of this shape, quantised by a node of this instruction set; the result has a row
+        // of `up`'s length for each of them.
+        unsafe { gemm::gated_product(self.isa, &part, &self.shape, (*dst.src[0]).data.cast(), share) }
     }
 }

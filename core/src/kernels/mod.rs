@@ -15,6 +15,7 @@ pub(crate) mod native_log;
 pub(crate) mod runtime;
 pub(crate) mod store;
 pub(crate) mod threads;
+mod vector;
 mod vocabulary;
 
 pub use vocabulary::LlamaVocabulary;

@@ -66,15 +66,15 @@ impl<'g> Block<'_, 'g> {
         if matches!(wanted, Some(None)) {
             return None;
         }
-        let mut attended = self.linear(self.attend(inputs, q), T::AttnOutput, T::AttnOutputBias);
+        let mut attended = self.attend(inputs, q);
         let mut residual = h;
         if let Some(Some(ids)) = wanted {
             attended = self.graph.get_rows(attended, ids);
             residual = self.graph.get_rows(residual, ids);
         }
-        let h = self.graph.add(self.norm_if_any(attended, T::AttnPostNorm), residual);
-        let fed = self.feed_forward(self.norm(h, T::FfnNorm));
-        Some(self.graph.add(self.norm_if_any(fed, T::FfnPostNorm), h))
+        let h = self.added(attended, [T::AttnOutput, T::AttnOutputBias, T::AttnPostNorm], residual);
+        let activated = self.activate(self.norm(h, T::FfnNorm));
+        Some(self.added(activated, [T::FfnDown, T::FfnDownBias, T::FfnPostNorm], h))
     }
 
     /// Rotated queries `[head_dim, heads, rows]`, rotated keys `[head_dim, kv_heads, rows]`, values `[n_embd_kv, rows]`.
@@ -139,19 +139,27 @@ impl<'g> Block<'_, 'g> {
         self.graph.attention(q, heads(self.keys), heads(self.values), mask, shape.scale, shape.soft_cap)
     }
 
-    fn feed_forward(&self, x: Tensor<'g>) -> Tensor<'g> {
+    /// The gated activation of the feed-forward block, `[n_ff, rows]`.
+    fn activate(&self, x: Tensor<'g>) -> Tensor<'g> {
         let activation = self.arch.family.activation;
+        if self.arch.family.fused_gate_up {
+            return self.graph.gated_halves(activation, self.product(x, T::FfnUp));
+        }
+        let weights = [T::FfnGate, T::FfnUp].map(|which| self.weights.matrix(which));
         let has_bias = [T::FfnGateBias, T::FfnUpBias].iter().any(|&bias| self.weights.vector(bias).is_some());
-        let joined = if has_bias { None } else { self.joined(x, [T::FfnGate, T::FfnUp]) };
-        let activated = match joined {
-            _ if self.arch.family.fused_gate_up => self.graph.gated_halves(activation, self.product(x, T::FfnUp)),
-            Some(gate_up) => self.graph.gated_halves(activation, gate_up),
-            None => {
-                let up = self.linear(x, T::FfnUp, T::FfnUpBias);
-                self.graph.gated(activation, self.linear(x, T::FfnGate, T::FfnGateBias), up)
-            }
-        };
-        self.linear(activated, T::FfnDown, T::FfnDownBias)
+        let one_walk = if has_bias { None } else { self.products.gated(self.graph, x, weights, activation) };
+        one_walk.unwrap_or_else(|| {
+            let up = self.linear(x, T::FfnUp, T::FfnUpBias);
+            self.graph.gated(activation, self.linear(x, T::FfnGate, T::FfnGateBias), up)
+        })
+    }
+
+    /// The product of `x` with a matrix, with its bias and norm if there are any, added to `residual`.
+    fn added(&self, x: Tensor<'g>, [weight, bias, norm]: [T; 3], residual: Tensor<'g>) -> Tensor<'g> {
+        if self.weights.vector(bias).is_none() && self.weights.vector(norm).is_none() {
+            return self.products.added(self.graph, x, self.weights.matrix(weight), residual);
+        }
+        self.graph.add(self.norm_if_any(self.linear(x, weight, bias), norm), residual)
     }
 
     /// Products of `x` with several matrices side by side, if one walk over all of them can make it.

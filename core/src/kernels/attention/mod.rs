@@ -17,13 +17,6 @@
 mod cells;
 mod run;
 mod tile;
-mod vector;
-
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-mod portable;
 
 #[cfg(test)]
 mod tests;

@@ -5,13 +5,12 @@
 //! ranges are gathered from nothing and joined in ascending order, so the bits are the same.
 
 use super::super::gemm::{ChunkCounter, Isa, Kind, Share};
-use super::cells::{RowCells, TileCells, Visibility};
-use super::portable::Portable;
-use super::tile::{Cache, Query, TileMemory, clear, convert, finish, gather, join, state_len};
-use super::vector::Vector;
-use super::{AttentionShape, RANGE, TILE};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
+use super::super::vector::{Avx2, Avx512};
+use super::super::vector::{Portable, Vector};
+use super::cells::{RowCells, TileCells, Visibility};
+use super::tile::{Cache, Query, TileMemory, clear, convert, finish, gather, join, state_len};
+use super::{AttentionShape, RANGE, TILE};
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,7 +5,7 @@
 //! worked on side by side.
 
 use super::super::gemm::f16_to_f32;
-use super::vector::{Vector, exp, tanh};
+use super::super::vector::{Vector, exp, tanh};
 use super::{AttentionShape, CacheFormat, TILE};
 use std::ops::Range;
 

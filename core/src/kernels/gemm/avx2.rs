@@ -48,28 +48,35 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn dot<const SMALL: bool>(sum: __m256i, w: &[__m256i; 8], from: usize, to: usize, a: *const i8) -> __m256i {
+    unsafe fn dot<const LARGEST: u8>(sum: __m256i, w: &[__m256i; 8], from: usize, to: usize, a: *const i8) -> __m256i {
         unsafe {
             let activations = |i: usize| _mm256_set1_epi32(a.cast::<i32>().add(i).read_unaligned());
-            if VNNI {
-                let mut sum = sum;
-                for i in from..to {
-                    sum = _mm256_dpbusd_avx_epi32(sum, w[i], activations(i));
-                }
-                return sum;
-            }
             let ones = _mm256_set1_epi16(1);
+            // Products of pairs are summed in sixteen bits, as many steps as cannot overflow, and then widened.
+            let steps = if LARGEST > 63 { 1 } else { 32_767 / (2 * 127 * LARGEST as usize) };
             let mut sum = sum;
-            for i in from..to {
-                // Sixteen-bit sums of pairs: at most 2 · 63 · 127 for small weights. Large ones would saturate with the sign bit flipped,
-                // so they are made signed again and their signs moved to the activations: at most 2 · 128 · 127.
-                let (w, a) = if SMALL {
-                    (w[i], activations(i))
-                } else {
-                    let signed = _mm256_xor_si256(w[i], _mm256_set1_epi8(-128));
-                    (_mm256_abs_epi8(signed), _mm256_sign_epi8(activations(i), signed))
-                };
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones));
+            let mut i = from;
+            while i < to {
+                if VNNI {
+                    sum = _mm256_dpbusd_avx_epi32(sum, w[i], activations(i));
+                    i += 1;
+                    continue;
+                }
+                let mut pairs = _mm256_setzero_si256();
+                let mut step = 0;
+                while step < steps && i < to {
+                    // Bytes up to 255 would overflow even one step: they are made signed again, and their signs moved to the activations.
+                    let (w, a) = if LARGEST > 63 {
+                        let signed = _mm256_xor_si256(w[i], _mm256_set1_epi8(-128));
+                        (_mm256_abs_epi8(signed), _mm256_sign_epi8(activations(i), signed))
+                    } else {
+                        (w[i], activations(i))
+                    };
+                    let products = _mm256_maddubs_epi16(w, a);
+                    pairs = if step == 0 { products } else { _mm256_add_epi16(pairs, products) };
+                    (i, step) = (i + 1, step + 1);
+                }
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
             }
             sum
         }

@@ -47,7 +47,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn dot<const SMALL: bool>(
+    unsafe fn dot<const LARGEST: u8>(
         mut sum: __m512i,
         w: &[__m512i; 8],
         from: usize,

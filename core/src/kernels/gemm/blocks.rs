@@ -33,8 +33,8 @@ impl Format for Q4_0 {
 trait Blocks {
     /// Bytes of a block's quants per weight row.
     const QUANT_BYTES: usize;
-    /// Whether every weight is below 64 as the dot product sees it.
-    const SMALL: bool;
+    /// The largest weight as an unsigned dot product sees it.
+    const LARGEST: u8;
     /// Where the starts of the integer sums stand in a block of activations; `None` if sums start at zero.
     fn starts<S: Simd>() -> Option<usize>;
     /// One vector of 32 weights per row, as steps. `quants` is the vector's place in the block's first slab, `slab` bytes long.
@@ -43,7 +43,7 @@ trait Blocks {
 
 impl Blocks for Q8_0 {
     const QUANT_BYTES: usize = 32;
-    const SMALL: bool = false;
+    const LARGEST: u8 = 255;
 
     #[inline(always)]
     fn starts<S: Simd>() -> Option<usize> {
@@ -67,7 +67,7 @@ impl Blocks for Q8_0 {
 
 impl Blocks for Q4_0 {
     const QUANT_BYTES: usize = 16;
-    const SMALL: bool = true;
+    const LARGEST: u8 = 15;
 
     #[inline(always)]
     fn starts<S: Simd>() -> Option<usize> {
@@ -110,10 +110,10 @@ unsafe fn multiply_blocks<S: Simd, F: Blocks, const U: usize>(o: &Operands) {
                         Some(starts) => S::rows_i32(x.add(o.stride * starts + row * 4).cast()),
                         None => S::zero_i32(),
                     };
-                    let dot = if F::SMALL {
-                        S::dot::<true>(start, &w, 0, 32 / S::STEP, x.add(row * 32).cast())
-                    } else {
-                        S::dot::<false>(start, &w, 0, 32 / S::STEP, x.add(row * 32).cast())
+                    let a = x.add(row * 32).cast();
+                    let dot = match F::LARGEST {
+                        15 => S::dot::<15>(start, &w, 0, 32 / S::STEP, a),
+                        _ => S::dot::<255>(start, &w, 0, 32 / S::STEP, a),
                     };
                     let scale = S::rows_f32(x.add(o.stride * q8::SCALES + row * 4).cast());
                     sums[unit] = S::mul_add(S::mul(S::to_f32(dot), weight_scale), scale, sums[unit]);

@@ -38,7 +38,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn dot<const SMALL: bool>(
+    unsafe fn dot<const LARGEST: u8>(
         mut sum: [i32; 16],
         w: &[[u8; 64]; 8],
         from: usize,

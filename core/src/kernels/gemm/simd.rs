@@ -36,8 +36,8 @@ pub(super) trait Simd: Copy {
     unsafe fn with_high_bits(low: Self::W, high: Self::W, s: usize) -> Self::W;
     /// Adds to `sum` the products of `w[from..to]` with activations `from·STEP .. to·STEP` of the run at `a`.
     ///
-    /// `SMALL` promises weights of at most 63, which some instruction sets multiply faster.
-    unsafe fn dot<const SMALL: bool>(sum: Self::I, w: &[Self::W; 8], from: usize, to: usize, a: *const i8) -> Self::I;
+    /// Weights are at most `LARGEST`; some instruction sets multiply small ones faster.
+    unsafe fn dot<const LARGEST: u8>(sum: Self::I, w: &[Self::W; 8], from: usize, to: usize, a: *const i8) -> Self::I;
 
     /// Zeros.
     unsafe fn zero() -> Self::F;

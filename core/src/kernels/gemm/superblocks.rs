@@ -38,7 +38,7 @@ impl Format for Q4K {
                         let x = x.add(first_row * 256 + run * 32 * S::ROW_UNIT);
                         unroll!(unit in U => {
                             let a = x.add(unit * S::ROW_UNIT * 256).cast();
-                            let dot = S::dot::<true>(S::zero_i32(), &w, 0, 32 / S::STEP, a);
+                            let dot = S::dot::<15>(S::zero_i32(), &w, 0, 32 / S::STEP, a);
                             block[unit] = S::mul_add(S::to_f32(dot), scale, block[unit]);
                         });
                     }
@@ -98,8 +98,8 @@ impl Format for Q6K {
                             let a = x.add(row * 256 + pair * 32 * S::ROW_UNIT).cast();
                             let start = |run| S::rows_i32(x.add(o.stride * (q8k::STARTS + run * 4) + row * 4).cast());
                             let dots = [
-                                S::dot::<true>(start(run), &w, 0, 16 / S::STEP, a),
-                                S::dot::<true>(start(run + 1), &w, 16 / S::STEP, 32 / S::STEP, a),
+                                S::dot::<63>(start(run), &w, 0, 16 / S::STEP, a),
+                                S::dot::<63>(start(run + 1), &w, 16 / S::STEP, 32 / S::STEP, a),
                             ];
                             let sum = S::mul_add(S::to_f32(dots[0]), scales[0], block[unit]);
                             block[unit] = S::mul_add(S::to_f32(dots[1]), scales[1], sum);

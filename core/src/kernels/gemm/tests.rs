@@ -339,6 +339,44 @@ fn several_matrices_and_a_residual_in_one_walk() {
 }
 
 #[test]
+fn gated_products_are_what_their_definition_says() {
+    let mut random = Random(5);
+    let (n, k) = (37, 256);
+    for (format, function) in [(WeightFormat::Q8_0, Gate::Silu), (WeightFormat::Q4_K, Gate::Gelu)] {
+        let sources = [0, 1].map(|_| tensor(format, n, k, Weights::Usual, &mut random));
+        let x = activations(35, k, &mut random);
+        let mut want: Option<Vec<u32>> = None;
+        for isa in Isa::supported() {
+            let [gate, up] = sources.each_ref().map(|source| pack(isa, format, n, k, source));
+            for (rows, n_threads) in [(35, 1), (35, 4), (1, 2), (7, 8)] {
+                let (shape, memory) = quantised(isa, format.activations(), &x[..rows * k], rows, 1);
+                let mut y = vec![f32::NAN; rows * n];
+                let (out, memory) = (Shared(y.as_mut_ptr()), memory.0.as_ptr().addr());
+                on_threads(n_threads, |share| {
+                    let part = GatedPart { gate: gate.matrix, up: up.matrix, function, y: out.get(), stride: n };
+                    // SAFETY: everything has the size its shape says.
+                    unsafe { gated_product(isa, &part, &shape, memory as *const u8, share) }
+                });
+                let same = &want.get_or_insert_with(|| bits(&y))[..y.len()];
+                assert_eq!(bits(&y), same, "{isa:?} {function:?} rows {rows} threads {n_threads}");
+                let gates = multiply(isa, &gate, &x[..rows * k], rows, 1);
+                let ups = multiply(isa, &up, &x[..rows * k], rows, 1);
+                for ((y, gate), up) in y.iter().zip(gates).zip(ups) {
+                    let (g, up) = (f64::from(gate), f64::from(up));
+                    let factor = match function {
+                        Gate::Silu => g / (1.0 + (-g).exp()),
+                        Gate::Gelu => g / 2.0 * (1.0 + (0.797_884_560_802_865_4 * (g + 0.044_715 * g * g * g)).tanh()),
+                    };
+                    let allowed = (factor.abs() * 1e-6 + g.abs() * 3e-7) * up.abs() + 1e-30;
+                    let near = (f64::from(*y) - factor * up).abs() <= allowed;
+                    assert!(near, "{isa:?} {function:?} gate {gate} up {up}: {y}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn tiles_cover_the_rows_evenly() {
     for rows in 1..=200 {
         let shape = ActivationShape::new(ActivationKind::Q8, rows, 64, Isa::supported()[0].interleave()).unwrap();

@@ -1,11 +1,11 @@
 //! AVX2: two registers per vector.
 
-use super::vector::Vector;
+use super::Vector;
 use std::arch::x86_64::*;
 
 /// Two 256-bit registers, lanes 0 … 7 and 8 … 15.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(__m256, __m256);
+pub(in super::super) struct Avx2(__m256, __m256);
 
 impl Avx2 {
     /// Both registers through an operation.

@@ -1,10 +1,10 @@
 //! Plain Rust.
 
 use super::super::gemm::f16_to_f32;
-use super::vector::Vector;
+use super::Vector;
 
 /// An array that the compiler may vectorise.
-pub(super) type Portable = [f32; 16];
+pub(in super::super) type Portable = [f32; 16];
 
 // SAFETY (of every block below): the trait's contract, that pointers reach far enough.
 #[allow(clippy::undocumented_unsafe_blocks)]

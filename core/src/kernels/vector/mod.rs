@@ -1,7 +1,20 @@
-//! Sixteen floats and what attention does with them, on any instruction set.
+//! Sixteen floats and what attention and activation functions do with them, on any instruction set.
 //!
 //! Sixteen wherever the hardware has fewer, too: so every sum has the same order everywhere. Elementary functions are built here
 //! from operations that IEEE 754 defines to the bit.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+pub(super) use portable::Portable;
 
 /// Operations on sixteen floats.
 ///

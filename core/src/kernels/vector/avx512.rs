@@ -1,11 +1,11 @@
 //! AVX-512: one register per vector.
 
-use super::vector::Vector;
+use super::Vector;
 use std::arch::x86_64::*;
 
 /// A 512-bit register.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(__m512);
+pub(in super::super) struct Avx512(__m512);
 
 // SAFETY (of every block below): the trait's contract, that the CPU has AVX-512 F, BW, VL and DQ and that pointers reach far enough.
 #[allow(clippy::undocumented_unsafe_blocks)]
