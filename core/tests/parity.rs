@@ -182,12 +182,13 @@ fn a_q8_0_cache_stays_near_llama_cpps() {
 #[test]
 fn our_kernels_stay_near_llama_cpps() {
     for family in Family::ALL {
-        for weights in [WeightType::F32, WeightType::Q8_0, WeightType::Q4_0] {
+        for weights in WeightType::ALL {
             let name = format!("{family:?}-{weights:?}-own");
             let options = random_model::ModelOptions::new(family).weights(weights);
             let file = File::write(&name, &random_model(family, &options).write());
             // ggml rounds queries to 16 bits before it multiplies them with keys; ours stay at 32.
-            let tolerance = if weights == WeightType::F32 { 5e-3 } else { 3e-2 };
+            let exact = matches!(weights, WeightType::F32 | WeightType::F16);
+            let tolerance = if exact { 5e-3 } else { 3e-2 };
             compare(&mut Pair::load(&file.0, name, Kernels::Auto, KvType::F16), tolerance);
         }
     }
@@ -198,7 +199,7 @@ fn our_kernels_stay_near_llama_cpps() {
 #[test]
 fn our_kernels_give_a_row_the_same_bits_in_any_company() {
     for family in Family::ALL {
-        for weights in [WeightType::Q8_0, WeightType::Q4_0] {
+        for weights in [WeightType::Q8_0, WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K] {
             let name = format!("{family:?}-{weights:?}-company");
             let options = random_model::ModelOptions::new(family).weights(weights);
             let file = File::write(&name, &random_model(family, &options).write());

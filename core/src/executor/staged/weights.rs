@@ -261,6 +261,8 @@ impl<'a> Loader<'a> {
             _ if self.kernels == Kernels::Ggml => return None,
             TensorType::Q8_0 => WeightFormat::Q8_0,
             TensorType::Q4_0 => WeightFormat::Q4_0,
+            TensorType::Q4_K => WeightFormat::Q4_K,
+            TensorType::Q6_K => WeightFormat::Q6_K,
             _ => return None,
         };
         let size = |n: u64| usize::try_from(n).ok();
