@@ -99,8 +99,8 @@ else
   skip 'formatting' 'rustfmt is not installed (rustup component add rustfmt)'
 fi
 
-part 'rules and sessions, no C++' cargo test --quiet --no-default-features -p fulcrum-llm
-part 'the workspace, release' cargo test --release --workspace
+part 'rules and sessions, no C++' cargo test --quiet --no-fail-fast --no-default-features -p fulcrum-llm
+part 'the workspace, release' cargo test --no-fail-fast --release --workspace
 
 if has_component clippy clippy; then
   part 'clippy' cargo clippy --release --workspace -- -D warnings
