@@ -147,7 +147,7 @@ impl Node for Attend {
         unsafe {
             let [q, keys, values, sight] = [0, 1, 2, 3].map(|i| &*dst.src[i]);
             let sight = sight.data.cast::<u64>();
-            let (history, words) = (*sight as usize, *sight.add(1) as usize);
+            let [history, words] = [0, 1].map(|i| usize::try_from(*sight.add(i)).expect("cells are counted in usize"));
             let words_of_rows = std::slice::from_raw_parts(sight.add(SIGHT_HEADER), words * to_usize(q.ne[2]));
             let visibility = Visibility::new(history, words_of_rows, words).expect("every row sees itself");
             let operands = Operands {
@@ -205,9 +205,11 @@ impl Node for Products {
     unsafe fn run(&self, dst: &sys::ggml_tensor, _thread: usize, n_threads: usize) {
         let stride = dst.nb[1] / size_of::<f32>();
         let mut y = dst.data.cast::<f32>();
-        // SAFETY: with a residual the node has a second source.
-        let mut residual =
-            if self.has_residual { unsafe { (*dst.src[1]).data.cast::<f32>() } } else { ptr::null_mut() };
+        let mut residual = ptr::null_mut();
+        if self.has_residual {
+            // SAFETY: with a residual the node has a second source.
+            residual = unsafe { (*dst.src[1]).data.cast::<f32>() };
+        }
         let mut parts = [Part { weights: self.matrices[0], y, stride, residual }; Self::MAX_PARTS];
         for (part, &weights) in parts.iter_mut().zip(&self.matrices) {
             *part = Part { weights, y, stride, residual };

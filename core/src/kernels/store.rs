@@ -75,7 +75,6 @@ pub(crate) struct TensorStore {
     buffers: Vec<Buffer>,
     packed: Vec<(PackedMatrix, PackedMemory)>,
     mappings: Vec<Arc<Mapping>>,
-    bytes: u64,
 }
 
 // SAFETY: headers are immutable once the store is built. Data is written through `write`/`read`, whose callers hold the executor
@@ -93,11 +92,6 @@ impl TensorStore {
     /// The matrix `id`; it is valid while the store lives.
     pub(super) fn packed(&self, id: PackedId) -> PackedMatrix {
         self.packed[id.0 as usize].0
-    }
-
-    /// Bytes of memory that the store allocated itself; mapped bytes are not counted.
-    pub(crate) fn allocated_bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Writes `values` to `id`, from element byte `offset` on.
@@ -141,7 +135,6 @@ impl<'d> StoreBuilder<'d> {
             buffers: Vec::new(),
             packed: Vec::new(),
             mappings,
-            bytes: 0,
         };
         Self { device, store, mapped }
     }
@@ -212,7 +205,6 @@ impl<'d> StoreBuilder<'d> {
     pub(crate) fn packed(&mut self, shape: PackedShape, bytes: &[u8], n_threads: usize) -> Result<PackedId> {
         let mut memory = PackedMemory::allocate(shape.bytes())?;
         pack(shape, bytes, memory.bytes_mut(), n_threads);
-        self.store.bytes += shape.bytes() as u64;
         // SAFETY: the memory is aligned, was just packed in this shape, stands still on the heap and is not written again.
         let matrix = unsafe { PackedMatrix::from_raw(shape, memory.start.as_ptr()) };
         let id = PackedId(u32::try_from(self.store.packed.len()).expect("fewer than 2^32 matrices"));
@@ -232,7 +224,6 @@ impl<'d> StoreBuilder<'d> {
         // SAFETY: the buffer is at least `needed` bytes long.
         let status = unsafe { sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), raw, buffer.base()) };
         success("placing a tensor", status)?;
-        self.store.bytes += needed as u64;
         Ok(buffer)
     }
 

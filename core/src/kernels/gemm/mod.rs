@@ -40,7 +40,7 @@ mod against_ggml;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use activations::{ActivationKind, ActivationShape, quantise};
+pub(crate) use activations::{ActivationShape, quantise};
 pub(crate) use chunks::{ChunkCounter, Share};
 pub(crate) use format::WeightFormat;
 pub(crate) use gate::Gate;

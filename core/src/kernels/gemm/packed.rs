@@ -10,9 +10,6 @@
 use super::format::WeightFormat;
 use super::isa::Interleave;
 
-/// Version of the layout that [`PackedShape::pack_group`] writes: part of the key of anything that outlives the process.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
-
 /// Alignment of every group, and of the memory that holds packed matrices, in bytes.
 pub(crate) const ALIGNMENT: usize = 64;
 
@@ -111,6 +108,7 @@ impl PackedShape {
     /// # Panics
     ///
     /// If `source` is not `n` rows or `out` not [`bytes`](Self::bytes) long.
+    #[cfg(test)]
     pub(crate) fn pack(&self, source: &[u8], out: &mut [u8]) {
         let row_bytes = self.format.gguf_row_bytes(self.k);
         assert_eq!(source.len(), self.n * row_bytes, "a matrix in the file");
