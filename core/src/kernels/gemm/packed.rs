@@ -90,14 +90,26 @@ impl PackedShape {
             rows.len() <= row_bytes * self.interleave.group && rows.len().is_multiple_of(row_bytes),
             "a group's rows"
         );
-        out.fill(0);
+        if rows.len() < row_bytes * self.interleave.group {
+            out.fill(0); // rows that are not there multiply as zeros
+        }
+        match self.interleave.step {
+            4 => self.pack_rows::<4>(rows, out),
+            8 => self.pack_rows::<8>(rows, out),
+            step => unreachable!("no instruction set multiplies {step} weights per lane"),
+        }
+    }
+
+    /// [`pack_group`](Self::pack_group) for a step that the compiler knows: bytes then move as words.
+    fn pack_rows<const STEP: usize>(&self, rows: &[u8], out: &mut [u8]) {
+        let row_bytes = self.format.gguf_row_bytes(self.k);
         for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
             for (block, bytes) in bytes.chunks_exact(self.format.gguf_block_bytes()).enumerate() {
                 match self.format {
-                    WeightFormat::Q8_0 => self.pack_q8_0(out, row, block, bytes),
-                    WeightFormat::Q4_0 => self.pack_q4_0(out, row, block, bytes),
-                    WeightFormat::Q4_K => self.pack_q4_k(out, row, block, bytes),
-                    WeightFormat::Q6_K => self.pack_q6_k(out, row, block, bytes),
+                    WeightFormat::Q8_0 => self.pack_q8_0::<STEP>(out, row, block, bytes),
+                    WeightFormat::Q4_0 => self.pack_q4_0::<STEP>(out, row, block, bytes),
+                    WeightFormat::Q4_K => self.pack_q4_k::<STEP>(out, row, block, bytes),
+                    WeightFormat::Q6_K => self.pack_q6_k::<STEP>(out, row, block, bytes),
                 }
             }
         }
@@ -125,34 +137,31 @@ impl PackedShape {
         k / step * (group * step) + row * step + k % step
     }
 
-    fn pack_q8_0(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q8_0<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
         let (scale, quants) = bytes.split_at(2);
         let flip = if self.interleave.signed { 0 } else { 0x80 };
-        let step = self.interleave.step;
-        for (i, quants) in quants.chunks_exact(step).enumerate() {
-            let at = self.slab_offset(row, block * 32 + i * step);
-            for (out, quant) in out[at..at + step].iter_mut().zip(quants) {
-                *out = quant ^ flip;
-            }
+        for (i, quants) in quants.as_chunks::<STEP>().0.iter().enumerate() {
+            let at = self.slab_offset(row, block * 32 + i * STEP);
+            out[at..at + STEP].copy_from_slice(&quants.map(|quant| quant ^ flip));
         }
         let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 32);
         write(out, plane + (block * group + row) * 2, scale);
     }
 
-    fn pack_q4_0(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q4_0<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
         let (scale, quants) = bytes.split_at(2);
         // In the file a byte holds weights i and i + 16 of its block.
         let weight = |k: usize| if k < 16 { quants[k] & 15 } else { quants[k - 16] >> 4 };
-        self.pack_nibbles(out, row, block * 32, 32, weight);
+        self.pack_nibbles::<STEP, 32>(out, row, block, std::array::from_fn(weight));
         let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 16);
         write(out, plane + (block * group + row) * 2, scale);
     }
 
-    fn pack_q4_k(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q4_k<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
         let (scales, quants) = (&bytes[4..16], &bytes[16..]);
         // In the file 32 bytes hold two runs of 32 weights, the first in the low nibbles.
         let weight = |k: usize| quants[k / 64 * 32 + k % 32] >> (k / 32 % 2 * 4) & 15;
-        self.pack_nibbles(out, row, block * 256, 256, weight);
+        self.pack_nibbles::<STEP, 256>(out, row, block, std::array::from_fn(weight));
         let group = self.interleave.group;
         let plane = group * (self.blocks() * 128 + block * q4_k::BYTES);
         for run in 0..8 {
@@ -170,18 +179,18 @@ impl PackedShape {
         write(out, plane + group * q4_k::MINIMUM + row * 2, &bytes[2..4]);
     }
 
-    fn pack_q6_k(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q6_k<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
         let (low, high, scales) = (&bytes[..128], &bytes[128..192], &bytes[192..]);
         // In the file each half of 128 weights is four runs of 32: nibbles low, low, high, high; two bits each in turn.
         let nibble = |k: usize| low[k / 128 * 64 + k % 64] >> (k / 64 % 2 * 4) & 15;
         let bits = |k: usize| high[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-        self.pack_nibbles(out, row, block * 256, 256, nibble);
-        let Interleave { group, step, .. } = self.interleave;
+        self.pack_nibbles::<STEP, 256>(out, row, block, std::array::from_fn(nibble));
+        let group = self.interleave.group;
         // Four slabs share a byte of upper bits.
-        for k in (0..256).step_by(4 * step) {
+        for k in (0..256).step_by(4 * STEP) {
             let at = group * self.blocks() * 128 + self.slab_offset(row, (block * 256 + k) / 4);
-            for i in 0..step {
-                out[at + i] = (0..4).map(|slab| bits(k + slab * step + i) << (2 * slab)).sum();
+            for i in 0..STEP {
+                out[at + i] = (0..4).map(|slab| bits(k + slab * STEP + i) << (2 * slab)).sum();
             }
         }
         let plane = group * (self.blocks() * 192 + block * q6_k::BYTES);
@@ -191,14 +200,19 @@ impl PackedShape {
         write(out, plane + group * q6_k::SCALE + row * 2, &scales[16..]);
     }
 
-    /// Writes `len` nibbles of `row` from position `k0` on, slabs in pairs of low and high nibbles.
-    fn pack_nibbles(&self, out: &mut [u8], row: usize, k0: usize, len: usize, weight: impl Fn(usize) -> u8) {
-        let step = self.interleave.step;
-        for pair in (0..len).step_by(2 * step) {
-            let at = self.slab_offset(row, (k0 + pair) / 2);
-            for i in 0..step {
-                out[at + i] = weight(pair + i) | weight(pair + step + i) << 4;
-            }
+    /// Writes the nibbles of a block of `row`, slabs in pairs of low and high nibbles.
+    fn pack_nibbles<const STEP: usize, const LEN: usize>(
+        &self,
+        out: &mut [u8],
+        row: usize,
+        block: usize,
+        weights: [u8; LEN],
+    ) {
+        let slabs = weights.as_chunks::<STEP>().0;
+        for (pair, [low, high]) in slabs.as_chunks::<2>().0.iter().enumerate() {
+            let at = self.slab_offset(row, block * LEN / 2 + pair * STEP);
+            let joined: [u8; STEP] = std::array::from_fn(|i| low[i] | high[i] << 4);
+            out[at..at + STEP].copy_from_slice(&joined);
         }
     }
 }
