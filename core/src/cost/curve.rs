@@ -100,6 +100,11 @@ impl Curve {
         self.0.values().all(Window::is_empty)
     }
 
+    /// The fewest rows that were measured.
+    pub fn fewest_rows(&self) -> Option<usize> {
+        self.0.iter().find(|(_, window)| !window.is_empty()).map(|(&rows, _)| rows)
+    }
+
     /// The medians, by rising row count.
     pub fn points(&self) -> Vec<Point> {
         let point = |(&rows, window): (&usize, &Window)| {
@@ -221,6 +226,7 @@ mod tests {
     fn reads_between_and_beyond_with_a_penalty() {
         let table = curve(&[(2, 10.0), (4, 20.0), (8, 40.0)]).table(10);
         assert_eq!(table[1], 10.0, "fewer rows than measured cost at most as much");
+        assert_eq!(curve(&[(4, 20.0), (2, 10.0)]).fewest_rows(), Some(2));
         assert_eq!(table[3], 15.25);
         assert_eq!(table[8], 40.0);
         assert!((table[10] - (40.0 + 2.0 * 5.0 * 1.05)).abs() < 1e-9);

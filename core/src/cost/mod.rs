@@ -201,9 +201,20 @@ impl CostModel {
         self.draft[source.index()].median().unwrap_or(0.0)
     }
 
-    /// Expected ms of a draft model batch by rows, `[max_rows + 1]`; `None` if never measured.
-    pub fn draft_batch_ms(&self, max_rows: usize) -> Option<Vec<f64>> {
-        (!self.draft_model.is_empty()).then(|| self.draft_model.table(max_rows))
+    /// Expected ms of a draft model batch by rows, `[max_rows + 1]`; `assumed` gives what was not measured.
+    ///
+    /// A draft model that has only read long prompts has said nothing about the few rows it drafts with but an upper bound; the
+    /// assumption stands below it until it is tried.
+    pub fn draft_batch_ms(&self, max_rows: usize, assumed: impl Fn(usize) -> f64) -> Vec<f64> {
+        let measured = self.draft_model.table(max_rows).into_iter().enumerate();
+        let fewest = self.draft_model.fewest_rows().unwrap_or(usize::MAX);
+        measured
+            .map(|(rows, ms)| match (rows < fewest, self.draft_model.is_empty()) {
+                (_, true) => assumed(rows),
+                (true, false) => ms.min(assumed(rows)),
+                (false, false) => ms,
+            })
+            .collect()
     }
 
     /// Ms of a verify pass now over what it cost when its shape was recorded.
@@ -356,6 +367,18 @@ mod tests {
         let surcharge = prices.cycle_ms(4, 3, 1.0) - prices.cycle_ms(4, 1, 1.0);
         assert!(surcharge > 0.5, "{surcharge}");
         assert!((prices.cycle_ms(4, 3, 1.0) - 34.0).abs() < 2.0);
+    }
+
+    #[test]
+    fn what_a_draft_model_costs_by_the_row_is_assumed_until_it_is_tried() {
+        let mut model = CostModel::default();
+        let assumed = |rows: usize| 3.0 + rows as f64;
+        assert_eq!(model.draft_batch_ms(2, assumed), [3.0, 4.0, 5.0]);
+        model.observe_draft_batch(64, 20.0);
+        assert_eq!(model.draft_batch_ms(2, assumed)[1], 4.0);
+        assert_eq!(model.draft_batch_ms(64, assumed)[64], 20.0);
+        model.observe_draft_batch(1, 2.5);
+        assert_eq!(model.draft_batch_ms(2, assumed)[1], 2.5);
     }
 
     #[test]

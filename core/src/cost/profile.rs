@@ -136,7 +136,7 @@ mod tests {
         let again = CostModel::from_profile(&read, &key(2)).unwrap();
         assert_eq!(again.prices(300, 16), model.prices(300, 16));
         assert_eq!(again.draft_ms(Source::Context), 0.02);
-        assert_eq!(again.draft_batch_ms(1), Some(vec![0.0, 2.5]));
+        assert_eq!(again.draft_batch_ms(1, |_| 0.0), [0.0, 2.5]);
     }
 
     #[test]

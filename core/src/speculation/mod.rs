@@ -15,6 +15,7 @@ mod sources;
 mod tests;
 
 use std::collections::VecDeque;
+use std::str::FromStr;
 
 use crate::accept::Accepted;
 use crate::cancel::Cancel;
@@ -23,7 +24,7 @@ use crate::draft::store::SavedDrafts;
 use crate::draft::{
     BatchDrafter, Calibration, ContextDrafter, Drafter, Hindsight, RecycleDrafter, ReuseDrafter, TopK, Verified,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::governor::{Governor, Mode, Step};
 use crate::growth::{self, Expand, Growth, Limits, Quote};
 use crate::token::Token;
@@ -56,6 +57,25 @@ pub enum Drafting {
     },
     /// Not at all.
     Off,
+}
+
+impl FromStr for Drafting {
+    type Err = Error;
+
+    /// Reads `auto`, `context`, `off` or `chain:N` with `N` from 1 to 63.
+    fn from_str(text: &str) -> Result<Self> {
+        let n = text.strip_prefix("chain:").and_then(|n| n.parse().ok()).filter(|n| (1..64).contains(n));
+        match (text, n) {
+            ("auto", _) => Ok(Self::Auto),
+            ("context", _) => Ok(Self::Context),
+            ("off", _) => Ok(Self::Off),
+            (_, Some(n)) => Ok(Self::Chain { n }),
+            _ => {
+                let reason = format!("`{text}` is none of auto, context, off and chain:N with N from 1 to 63");
+                Err(ErrorKind::InvalidOption { option: "drafting", reason }.into())
+            }
+        }
+    }
 }
 
 /// What the loop should verify.

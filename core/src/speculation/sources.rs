@@ -119,8 +119,7 @@ pub(super) fn score_children(tree: &mut DraftTree, node: NodeId, calibration: &C
 
 /// Ms of draft model batches by rows, measured or assumed.
 pub(super) fn draft_table(cost: &CostModel, plain_ms: f64) -> Vec<f64> {
-    let assumed = || (0..=PRICED_ROWS).map(|rows| plain_ms * MODEL_PRIOR * (1.0 + 0.1 * rows as f64)).collect();
-    cost.draft_batch_ms(PRICED_ROWS).unwrap_or_else(assumed)
+    cost.draft_batch_ms(PRICED_ROWS, |rows| plain_ms * MODEL_PRIOR * (1.0 + 0.1 * rows as f64))
 }
 
 pub(super) fn share_of_priced(rows: usize) -> f64 {

@@ -180,3 +180,13 @@ fn a_draft_model_drafts_and_its_errors_come_through() {
     context.read(1, None);
     assert_eq!(context.plan(0, 64, &|| 0.0, &cancel).unwrap().growth.model_rounds, 0, "the model is not asked");
 }
+
+#[test]
+fn drafting_is_read_as_people_write_it() {
+    assert_eq!("auto".parse::<Drafting>().unwrap(), Drafting::Auto);
+    assert_eq!("chain:8".parse::<Drafting>().unwrap(), Drafting::Chain { n: 8 });
+    for wrong in ["", "Auto", "chain", "chain:", "chain:0", "chain:64", "chain:-1"] {
+        let message = wrong.parse::<Drafting>().unwrap_err().to_string();
+        assert!(message.starts_with("drafting: ") && message.contains("chain:N"), "{message}");
+    }
+}
