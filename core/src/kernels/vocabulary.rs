@@ -37,7 +37,7 @@ pub struct LlamaVocabulary {
 impl LlamaVocabulary {
     /// Loads the vocabulary of the model at `path`, and no weights.
     ///
-    /// Fails as [`LlamaModel::load`] does, and with `Tokenizer` if the file has no vocabulary.
+    /// Fails as loading a model does, and with `Tokenizer` if the file has no vocabulary.
     pub fn load(path: &Path) -> Result<Self> {
         let options = LoadOptions {
             vocab_only: true,
