@@ -7,6 +7,7 @@
 //!
 //! Deliberately not known here: text, sampling, drafting, sessions, files.
 
+mod cores;
 #[cfg(feature = "ggml")]
 pub mod llama;
 #[cfg(feature = "ggml")]
