@@ -95,8 +95,8 @@ unsafe fn multiply_blocks<S: Simd, F: Blocks, const U: usize>(o: &Operands) {
         // SAFETY: `lane` is below the group, block below `blocks` and unit below `U`: all addresses lie in the operands.
         unsafe {
             let mut sums = [S::zero(); U];
-            let mut quants = o.weights.add(lane * S::STEP);
-            let mut scales = o.weights.add(o.blocks * block_bytes).cast::<u16>().add(lane);
+            let mut quants = o.quants.add(lane * S::STEP);
+            let mut scales = o.scales.cast::<u16>().add(lane);
             let mut x = o.activations;
             for _ in 0..o.blocks {
                 if lane == 0 {

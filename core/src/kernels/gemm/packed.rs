@@ -1,9 +1,10 @@
 //! Our own interleaved layout of a weight matrix, and how it is made from GGUF rows.
 //!
-//! Weight rows stand in groups. A group is a plane of quants followed by planes of scales, each in ascending order of `k`, so
-//! that a product reads two or three ascending streams and every vector of quants is aligned. Inside the plane of quants a *slab* is
-//! `step` consecutive weights of every row of the group; where two weights share a byte, slab `2i` has the low nibbles and `2i + 1`
-//! the high ones. Missing rows of the last group are zero. The values are those of the file: nothing is requantised.
+//! Weight rows stand in groups. A group is a plane of scales followed by a plane of quants, each in ascending order of `k`, so that
+//! vectors of quants are aligned, and what is asked for ahead of the quants of one group ends in the scales of the next. Inside
+//! the plane of quants a *slab* is `step` consecutive weights of every row of the group; where two weights share a byte, slab `2i` has
+//! the low nibbles and `2i + 1` the high ones. Missing rows of the last group are zero. The values are those of the file: nothing is
+//! requantised.
 //!
 //! Memory is the caller's: [`PackedShape::bytes`] says how much, and groups can be packed in any order, by any thread.
 
@@ -58,16 +59,25 @@ impl PackedShape {
         self.k / self.format.block_len()
     }
 
+    /// Bytes of a row's scales and of its quants in one block.
+    const fn block_bytes(&self) -> (usize, usize) {
+        match self.format {
+            WeightFormat::Q8_0 => (2, 32),
+            WeightFormat::Q4_0 => (2, 16),
+            WeightFormat::Q4_K => (q4_k::BYTES, 128),
+            WeightFormat::Q6_K => (q6_k::BYTES, 192),
+        }
+    }
+
+    /// Bytes of a group's scales, which come first, a multiple of [`ALIGNMENT`].
+    pub(super) const fn scales_bytes(&self) -> usize {
+        (self.blocks() * self.interleave.group * self.block_bytes().0).next_multiple_of(ALIGNMENT)
+    }
+
     /// Bytes of a group, a multiple of [`ALIGNMENT`].
     pub(crate) const fn group_bytes(&self) -> usize {
-        let group = self.interleave.group;
-        let per_block = match self.format {
-            WeightFormat::Q8_0 => group * (32 + 2),
-            WeightFormat::Q4_0 => group * (16 + 2),
-            WeightFormat::Q4_K => group * (128 + q4_k::BYTES),
-            WeightFormat::Q6_K => group * (128 + 64 + q6_k::BYTES),
-        };
-        (self.blocks() * per_block).next_multiple_of(ALIGNMENT)
+        let quants = self.blocks() * self.interleave.group * self.block_bytes().1;
+        self.scales_bytes() + quants.next_multiple_of(ALIGNMENT)
     }
 
     /// Bytes of the whole matrix.
@@ -103,13 +113,14 @@ impl PackedShape {
     /// [`pack_group`](Self::pack_group) for a step that the compiler knows: bytes then move as words.
     fn pack_rows<const STEP: usize>(&self, rows: &[u8], out: &mut [u8]) {
         let row_bytes = self.format.gguf_row_bytes(self.k);
+        let (scales, quants) = out.split_at_mut(self.scales_bytes());
         for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
             for (block, bytes) in bytes.chunks_exact(self.format.gguf_block_bytes()).enumerate() {
                 match self.format {
-                    WeightFormat::Q8_0 => self.pack_q8_0::<STEP>(out, row, block, bytes),
-                    WeightFormat::Q4_0 => self.pack_q4_0::<STEP>(out, row, block, bytes),
-                    WeightFormat::Q4_K => self.pack_q4_k::<STEP>(out, row, block, bytes),
-                    WeightFormat::Q6_K => self.pack_q6_k::<STEP>(out, row, block, bytes),
+                    WeightFormat::Q8_0 => self.pack_q8_0::<STEP>(scales, quants, row, block, bytes),
+                    WeightFormat::Q4_0 => self.pack_q4_0::<STEP>(scales, quants, row, block, bytes),
+                    WeightFormat::Q4_K => self.pack_q4_k::<STEP>(scales, quants, row, block, bytes),
+                    WeightFormat::Q6_K => self.pack_q6_k::<STEP>(scales, quants, row, block, bytes),
                 }
             }
         }
@@ -137,82 +148,103 @@ impl PackedShape {
         k / step * (group * step) + row * step + k % step
     }
 
-    fn pack_q8_0<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
-        let (scale, quants) = bytes.split_at(2);
+    fn pack_q8_0<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
         let flip = if self.interleave.signed { 0 } else { 0x80 };
-        for (i, quants) in quants.as_chunks::<STEP>().0.iter().enumerate() {
+        for (i, weights) in bytes[2..].as_chunks::<STEP>().0.iter().enumerate() {
             let at = self.slab_offset(row, block * 32 + i * STEP);
-            out[at..at + STEP].copy_from_slice(&quants.map(|quant| quant ^ flip));
+            quants[at..at + STEP].copy_from_slice(&weights.map(|weight| weight ^ flip));
         }
-        let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 32);
-        write(out, plane + (block * group + row) * 2, scale);
+        write(scales, (block * self.interleave.group + row) * 2, &bytes[..2]);
     }
 
-    fn pack_q4_0<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
-        let (scale, quants) = bytes.split_at(2);
+    fn pack_q4_0<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
         // In the file a byte holds weights i and i + 16 of its block.
-        let weight = |k: usize| if k < 16 { quants[k] & 15 } else { quants[k - 16] >> 4 };
-        self.pack_nibbles::<STEP, 32>(out, row, block, std::array::from_fn(weight));
-        let (group, plane) = (self.interleave.group, self.interleave.group * self.blocks() * 16);
-        write(out, plane + (block * group + row) * 2, scale);
+        let nibbles = &bytes[2..];
+        let weight = |k: usize| if k < 16 { nibbles[k] & 15 } else { nibbles[k - 16] >> 4 };
+        let group = self.interleave.group;
+        self.pack_nibbles::<STEP, 32>(&mut quants[group * block * 16..], row, std::array::from_fn(weight));
+        write(scales, (block * group + row) * 2, &bytes[..2]);
     }
 
-    fn pack_q4_k<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
-        let (scales, quants) = (&bytes[4..16], &bytes[16..]);
+    fn pack_q4_k<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
+        let (in_file, nibbles) = (&bytes[4..16], &bytes[16..]);
         // In the file 32 bytes hold two runs of 32 weights, the first in the low nibbles.
-        let weight = |k: usize| quants[k / 64 * 32 + k % 32] >> (k / 32 % 2 * 4) & 15;
-        self.pack_nibbles::<STEP, 256>(out, row, block, std::array::from_fn(weight));
+        let weight = |k: usize| nibbles[k / 64 * 32 + k % 32] >> (k / 32 % 2 * 4) & 15;
         let group = self.interleave.group;
-        let plane = group * (self.blocks() * 128 + block * q4_k::BYTES);
+        self.pack_nibbles::<STEP, 256>(&mut quants[group * block * 128..], row, std::array::from_fn(weight));
+        let scales = &mut scales[group * block * q4_k::BYTES..];
         for run in 0..8 {
             // Six bits each: the first four runs in a byte's low bits, the others' upper two bits above those.
             let (scale, minimum) = if run < 4 {
-                (scales[run] & 63, scales[run + 4] & 63)
+                (in_file[run] & 63, in_file[run + 4] & 63)
             } else {
-                let upper = |i: usize| scales[i] >> 6 << 4;
-                (scales[run + 4] & 15 | upper(run - 4), scales[run + 4] >> 4 | upper(run))
+                let upper = |i: usize| in_file[i] >> 6 << 4;
+                (in_file[run + 4] & 15 | upper(run - 4), in_file[run + 4] >> 4 | upper(run))
             };
-            out[plane + group * (q4_k::SCALES + run) + row] = scale;
-            out[plane + group * (q4_k::MINIMA + run / 2 * 2) + row * 2 + run % 2] = minimum;
+            scales[group * (q4_k::SCALES + run) + row] = scale;
+            scales[group * (q4_k::MINIMA + run / 2 * 2) + row * 2 + run % 2] = minimum;
         }
-        write(out, plane + group * q4_k::SCALE + row * 2, &bytes[..2]);
-        write(out, plane + group * q4_k::MINIMUM + row * 2, &bytes[2..4]);
+        write(scales, group * q4_k::SCALE + row * 2, &bytes[..2]);
+        write(scales, group * q4_k::MINIMUM + row * 2, &bytes[2..4]);
     }
 
-    fn pack_q6_k<const STEP: usize>(&self, out: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
-        let (low, high, scales) = (&bytes[..128], &bytes[128..192], &bytes[192..]);
+    fn pack_q6_k<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
+        let (low, high, in_file) = (&bytes[..128], &bytes[128..192], &bytes[192..]);
         // In the file each half of 128 weights is four runs of 32: nibbles low, low, high, high; two bits each in turn.
         let nibble = |k: usize| low[k / 128 * 64 + k % 64] >> (k / 64 % 2 * 4) & 15;
         let bits = |k: usize| high[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-        self.pack_nibbles::<STEP, 256>(out, row, block, std::array::from_fn(nibble));
         let group = self.interleave.group;
+        let (high, low) = quants[group * block * 192..].split_at_mut(group * 64);
+        self.pack_nibbles::<STEP, 256>(low, row, std::array::from_fn(nibble));
         // Four slabs share a byte of upper bits.
         for k in (0..256).step_by(4 * STEP) {
-            let at = group * self.blocks() * 128 + self.slab_offset(row, (block * 256 + k) / 4);
+            let at = self.slab_offset(row, k / 4);
             for i in 0..STEP {
-                out[at + i] = (0..4).map(|slab| bits(k + slab * STEP + i) << (2 * slab)).sum();
+                high[at + i] = (0..4).map(|slab| bits(k + slab * STEP + i) << (2 * slab)).sum();
             }
         }
-        let plane = group * (self.blocks() * 192 + block * q6_k::BYTES);
+        let scales = &mut scales[group * block * q6_k::BYTES..];
         for run in 0..16 {
-            out[plane + group * (q6_k::SCALES + run) + row] = scales[run];
+            scales[group * (q6_k::SCALES + run) + row] = in_file[run];
         }
-        write(out, plane + group * q6_k::SCALE + row * 2, &scales[16..]);
+        write(scales, group * q6_k::SCALE + row * 2, &in_file[16..]);
     }
 
-    /// Writes the nibbles of a block of `row`, slabs in pairs of low and high nibbles.
-    fn pack_nibbles<const STEP: usize, const LEN: usize>(
-        &self,
-        out: &mut [u8],
-        row: usize,
-        block: usize,
-        weights: [u8; LEN],
-    ) {
+    /// Writes a block's nibbles of `row`, slabs in pairs of low and high nibbles.
+    fn pack_nibbles<const STEP: usize, const LEN: usize>(&self, quants: &mut [u8], row: usize, weights: [u8; LEN]) {
         let slabs = weights.as_chunks::<STEP>().0;
         for (pair, [low, high]) in slabs.as_chunks::<2>().0.iter().enumerate() {
-            let at = self.slab_offset(row, block * LEN / 2 + pair * STEP);
+            let at = self.slab_offset(row, pair * STEP);
             let joined: [u8; STEP] = std::array::from_fn(|i| low[i] | high[i] << 4);
-            out[at..at + STEP].copy_from_slice(&joined);
+            quants[at..at + STEP].copy_from_slice(&joined);
         }
     }
 }
@@ -221,7 +253,7 @@ fn write(out: &mut [u8], at: usize, bytes: &[u8]) {
     out[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Offsets in a block of the second plane of `Q4_K`, per row of the group: multiply by the group.
+/// Offsets in a block of the scales of `Q4_K`, per row of the group: multiply by the group.
 pub(super) mod q4_k {
     /// Scales of the eight runs, each for all rows.
     pub(crate) const SCALES: usize = 0;
@@ -235,7 +267,7 @@ pub(super) mod q4_k {
     pub(crate) const BYTES: usize = 20;
 }
 
-/// Offsets in a block of the third plane of `Q6_K`, per row of the group: multiply by the group.
+/// Offsets in a block of the scales of `Q6_K`, per row of the group: multiply by the group.
 pub(super) mod q6_k {
     /// Scales of the sixteen runs, each for all rows.
     pub(crate) const SCALES: usize = 0;

@@ -151,7 +151,8 @@ unsafe fn multiply_tile(
 ) {
     let shape = weights.shape();
     let mut operands = Operands {
-        weights: weights.group(group),
+        scales: weights.group(group),
+        quants: weights.group(group).wrapping_add(shape.scales_bytes()),
         group: shape.interleave().group,
         blocks: shape.blocks(),
         // SAFETY: the tile lies in the activations.

@@ -23,8 +23,8 @@ impl Format for Q4K {
             // SAFETY: the caller's promise: lanes, blocks, runs and units are in range, so all addresses lie in the operands.
             unsafe {
                 let mut sums = [S::zero(); U];
-                let mut quants = o.weights.add(lane * S::STEP);
-                let mut scales = o.weights.add(o.blocks * o.group * 128);
+                let mut quants = o.quants.add(lane * S::STEP);
+                let mut scales = o.scales;
                 let mut x = o.activations;
                 for _ in 0..o.blocks {
                     let mut block = [S::zero(); U];
@@ -77,19 +77,17 @@ impl Format for Q6K {
             // SAFETY: the caller's promise: lanes, blocks, runs and units are in range, so all addresses lie in the operands.
             unsafe {
                 let mut sums = [S::zero(); U];
-                let mut low = o.weights.add(lane * S::STEP);
-                let mut high = low.add(o.blocks * o.group * 128);
-                let mut scales = o.weights.add(o.blocks * o.group * 192);
+                let mut quants = o.quants.add(lane * S::STEP);
+                let mut scales = o.scales;
                 let mut x = o.activations;
                 for _ in 0..o.blocks {
                     let mut block = [S::zero(); U];
                     for pair in 0..8 {
                         if lane == 0 {
-                            prefetch_block::<S>(low, o.group * 16);
-                            prefetch_block::<S>(high, o.group * 8);
+                            prefetch_block::<S>(quants.add(o.group * 24 * pair), o.group * 24);
                         }
-                        let w = six_bits::<S>(low, high, slab);
-                        (low, high) = (low.add(o.group * 16), high.add(o.group * 8));
+                        let low = quants.add(o.group * (64 + 16 * pair));
+                        let w = six_bits::<S>(low, quants.add(o.group * 8 * pair), slab);
                         let run = 2 * pair;
                         let scale = |run| S::lanes_i8(scales.add(o.group * (q6_k::SCALES + run) + lane).cast());
                         let scales = [scale(run), scale(run + 1)];
@@ -111,6 +109,7 @@ impl Format for Q6K {
                         let row_scale = S::rows_f32(x.add(o.stride * q8k::SCALES + row * 4).cast());
                         sums[unit] = S::mul_add(S::mul(block[unit], scale), row_scale, sums[unit]);
                     });
+                    quants = quants.add(o.group * 192);
                     scales = scales.add(o.group * q6_k::BYTES);
                     x = x.add(o.stride * q8k::BYTES);
                 }

@@ -15,8 +15,10 @@ pub(super) struct Results(pub(super) [[f32; 16]; TILE_ROWS]);
 /// What a kernel multiplies.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
-    /// A group of packed weights.
-    pub(super) weights: *const u8,
+    /// Scales of a group of packed weights.
+    pub(super) scales: *const u8,
+    /// Quants of the group.
+    pub(super) quants: *const u8,
     /// Weight rows of the group.
     pub(super) group: usize,
     /// Blocks of the weights' format along `k`.
@@ -98,9 +100,9 @@ instruction_set!(
 );
 
 #[cfg(target_arch = "aarch64")]
-instruction_set!(dotprod, super::super::neon::Dot, [1, 2, 3, 4, 5, 6], "neon,dotprod");
+instruction_set!(dotprod, super::super::neon::Dot, [1, 2, 3, 4, 5], "neon,dotprod");
 #[cfg(target_arch = "aarch64")]
-instruction_set!(i8mm, super::super::neon_i8mm::I8mm, [1, 2, 3, 4, 5, 6, 7, 8], "neon,dotprod,i8mm");
+instruction_set!(i8mm, super::super::neon_i8mm::I8mm, [1, 2, 3, 4, 5], "neon,dotprod,i8mm");
 
 /// Repeats a block for each unit below `U`, unrolled in the source: compilers give up on loops of this size, and sums that are
 /// indexed by a variable live in memory.
@@ -133,7 +135,7 @@ pub(super) trait Format {
 }
 
 /// How far ahead of the multiplication weights are asked for, in bytes: about the latency of memory at full bandwidth.
-const PREFETCH: usize = 3072;
+const PREFETCH: usize = 8192;
 
 /// Asks for the block of quants that is [`PREFETCH`] bytes ahead.
 ///
