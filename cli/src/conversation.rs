@@ -98,9 +98,10 @@ impl Conversation {
 
 fn figures(metrics: &GenerationMetrics) -> String {
     format!(
-        "{} tokens at {:.1} tokens/s; prompt {} tokens, {} of them reused; first token after {:.2} s",
+        "{} tokens at {:.1} tokens/s, {:.1} per pass; prompt {} tokens, {} of them reused; first token after {:.2} s",
         metrics.decode_tokens,
         metrics.decode_tokens_per_s,
+        metrics.accepted_length,
         metrics.prompt_tokens,
         metrics.reused_tokens,
         metrics.ttft_s

@@ -1,6 +1,7 @@
 //! Options that several commands share. What is not given is left to the engine's defaults.
 
 use clap::{Args, ValueEnum};
+use fulcrum::Drafting;
 use fulcrum::model::{ExecutorChoice, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
@@ -79,6 +80,10 @@ pub(crate) struct SamplingArgs {
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stop: Vec<String>,
+    /// How much to guess ahead; changes speed, never text: auto, off, context (without a draft model) or chain:N (always N
+    /// tokens) [default: auto]
+    #[arg(long, value_name = "MODE")]
+    drafting: Option<Drafting>,
 }
 
 impl SamplingArgs {
@@ -93,7 +98,12 @@ impl SamplingArgs {
             seed: self.seed,
             ..default
         };
-        GenerationOptions { sampler, max_tokens: self.max_tokens.map(Into::into), stop: self.stop.clone() }
+        GenerationOptions {
+            sampler,
+            max_tokens: self.max_tokens.map(Into::into),
+            stop: self.stop.clone(),
+            drafting: self.drafting.unwrap_or_default(),
+        }
     }
 }
 

@@ -1,30 +1,40 @@
-//! THE loop: (draft →) verify → accept → commit → emit, until something ends it.
+//! THE loop: draft → verify → accept → commit → emit, until something ends it.
 //!
-//! Each turn of the loop is one pass of the target. Its rows are the tokens that are chosen but not yet in the cache: the end of
-//! the prompt at first, then the last token chosen. What the pass confirms is committed, what it chose is shown.
+//! Each turn of the loop is one pass of the target. Its first row is the last token chosen, which is not in the cache yet; below
+//! it hang the rows that were drafted, if any. As far as the target's own choices lead down these rows, they are committed; what
+//! it chose is shown. The text is the target's alone: drafting changes how many passes it takes.
 //!
-//! Deliberately not known here: conversations, threads, and undoing. A generation that fails leaves the ledger somewhere
-//! behind where it began; the caller takes it back there.
+//! Deliberately not known here: conversations, threads, and undoing. A generation that fails leaves ledger and speculation
+//! somewhere behind where it began; the caller takes both back there.
 
+mod clock;
 mod ledger;
 mod output;
+mod prefill;
+mod projector;
 
 pub use ledger::Ledger;
 pub use output::{FinishReason, Output, Sink};
 
 use std::time::Instant;
 
+use crate::accept::{self, Accepted, accept};
 use crate::cancel::Cancel;
-use crate::error::{ErrorKind, Result};
-use crate::executor::Row;
-use crate::metrics::{GenerationMetrics, StepMetrics};
+use crate::cost::PassCost;
+use crate::error::Result;
+use crate::metrics::GenerationMetrics;
 use crate::sampling::{Choice, Sampler};
+use crate::speculation::{Plan, Speculation};
 use crate::token::Token;
+use clock::Clock;
+use projector::Projector;
 
 /// One generation: where it decodes, how it chooses, where its text goes.
 pub struct Generation<'a> {
     /// The sequence, and the executor behind it.
     pub ledger: &'a mut Ledger,
+    /// Says which rows to try; [aligned](Speculation::align) with the prompt, and marked.
+    pub speculation: &'a mut Speculation,
     /// The target's choice at a position.
     pub sampler: &'a mut Sampler,
     /// Tokens become text here.
@@ -50,6 +60,12 @@ pub struct Generated {
     pub finish_reason: FinishReason,
 }
 
+/// The text so far, prompt and answer, and what ended it, if something has. Its last token is not in the ledger yet.
+struct Text {
+    tokens: Vec<Token>,
+    ended: Option<FinishReason>,
+}
+
 impl Generation<'_> {
     /// Decodes what follows `prompt`, reusing as much of the ledger as it agrees with.
     ///
@@ -58,89 +74,70 @@ impl Generation<'_> {
     /// `InvalidOption` for a prompt without tokens, `ContextFull` for one that does not fit, `Cancelled`, and what the
     /// executor, the sampler and the output's sink return.
     pub fn run(mut self, prompt: &[Token]) -> Result<Generated> {
-        let mut sequence = prompt.to_vec();
-        let mut logits = vec![0.0; self.ledger.shape().n_vocab];
-        let mut pending = self.prefill(prompt)?;
+        let mut projector = Projector::new(self.ledger.shape().n_vocab, self.speculation.learns());
+        let mut text = self.prefill(prompt, &mut projector)?;
         let finish_reason = loop {
-            if pending.len() > self.ledger.room() {
-                break FinishReason::ContextFull;
-            }
-            let clock = Instant::now();
-            let rows = chain(&pending, true); // A draft tree's rows hang below the last of these.
-            self.ledger.verify(&rows, self.cancel)?;
-            let (path, choice) = self.accept(&rows, &sequence, &mut logits)?;
-            self.ledger.commit(&path)?;
-            self.measure(clock);
-            sequence.push(choice.token);
-            pending = vec![choice.token];
-            let ended = self.output.emit(choice);
-            self.metrics.decode_tokens = self.output.n_tokens();
-            if let Some(reason) = ended? {
+            self.emit()?;
+            if let Some(reason) = text.ended {
                 break reason;
             }
+            if self.ledger.room() == 0 {
+                break FinishReason::ContextFull;
+            }
+            self.step(&mut text, &mut projector)?;
         };
         self.output.finish(finish_reason)
     }
 
-    /// Runs the part of the prompt that the cache does not hold, chunk by chunk, and returns the last chunk: it is the loop's
-    /// first pass.
-    fn prefill(&mut self, prompt: &[Token]) -> Result<Vec<Token>> {
-        let n_cells = self.ledger.shape().n_cells;
-        if prompt.is_empty() {
-            return Err(ErrorKind::InvalidOption { option: "prompt", reason: "it has no tokens".into() }.into());
-        }
-        if prompt.len() > n_cells {
-            return Err(ErrorKind::ContextFull { needed: prompt.len(), capacity: n_cells }.into());
-        }
-        let clock = Instant::now();
-        let reused = self.ledger.reuse(prompt)?;
-        self.metrics.prompt_tokens = prompt.len() as u64;
-        self.metrics.reused_tokens = reused as u64;
-        let mut rest = &prompt[reused..];
-        let max_rows = self.ledger.shape().max_rows;
-        while rest.len() > max_rows {
-            let (chunk, after) = rest.split_at(max_rows);
-            let rows = chain(chunk, false);
-            self.ledger.verify(&rows, self.cancel)?;
-            self.ledger.commit(&indices(&rows))?;
-            rest = after;
-        }
-        self.metrics.prefill_s = clock.elapsed().as_secs_f64();
-        Ok(rest.to_vec())
+    /// One pass: at least one token further.
+    fn step(&mut self, text: &mut Text, projector: &mut Projector) -> Result<()> {
+        let clock = Clock::start();
+        let cached = self.ledger.tokens().len();
+        let max_rows = self.ledger.room().min(self.ledger.shape().max_rows);
+        let plan = self.speculation.plan(cached, max_rows, &|| clock.ms(), self.cancel)?;
+        let rows = plan.flat.rows.len();
+        let mut cost = PassCost { rows, leaves: plan.flat.n_leaves(), cached, ..PassCost::default() };
+        let planned = clock.ms();
+        self.ledger.verify(&plan.flat.rows, self.cancel)?;
+        cost.verify_ms = clock.ms() - planned;
+        projector.begin(rows, plan.projection.batched);
+        let accepted = self.accept(&plan, text, projector, &mut cost)?;
+        self.ledger.commit(&accepted.path)?;
+        let done = clock.ms();
+        cost.overhead_ms = (done - planned - cost.verify_ms - cost.project_ms - cost.sample_ms).max(0.0);
+        let settled = self.speculation.settle(&plan, &accepted, projector.said(), &cost);
+        self.metrics.add_step(&clock.step(&settled, &cost, planned + clock.ms() - done));
+        Ok(())
     }
 
-    /// Goes down the pass's rows as far as the target's own choices lead, and returns the path and the choice after it.
-    ///
-    /// Rows that were already decided are on the path as they are; from the last of them on, a choice that a drafted row
-    /// carries would continue there.
-    fn accept(&mut self, rows: &[Row], sequence: &[Token], logits: &mut [f32]) -> Result<(Vec<u32>, Choice)> {
-        let path = indices(rows);
-        self.ledger.project(&path[path.len() - 1..], logits)?;
-        let choice = self.sampler.choose(logits, sequence, sequence.len())?;
-        Ok((path, choice))
+    /// Goes down the pass's rows as far as the target's own choices lead. What is chosen is text at once, so that penalties see it
+    /// and a stop string ends the way down: nothing behind the end of a text is ever committed.
+    fn accept(
+        &mut self,
+        plan: &Plan,
+        text: &mut Text,
+        projector: &mut Projector,
+        cost: &mut PassCost,
+    ) -> Result<Accepted> {
+        accept(&plan.flat, |path| {
+            let logits = projector.logits(path[path.len() - 1], self.ledger, cost)?;
+            let clock = Clock::start();
+            let choice = self.sampler.choose(logits, &text.tokens, text.tokens.len())?;
+            let token = choice.token;
+            text.tokens.push(token);
+            text.ended = self.output.take(choice);
+            cost.sampled += 1;
+            cost.sample_ms += clock.ms();
+            Ok(match text.ended {
+                Some(_) => accept::Choice::Stop(token),
+                None => accept::Choice::Continue(token),
+            })
+        })
     }
 
-    /// The loop's first pass ends prefill; the others are decoding.
-    fn measure(&mut self, clock: Instant) {
-        let seconds = clock.elapsed().as_secs_f64();
-        if self.output.n_tokens() == 0 {
-            self.metrics.prefill_s += seconds;
-            self.metrics.ttft_s = self.asked.elapsed().as_secs_f64();
-        } else {
-            self.metrics.add_step(&StepMetrics { chosen: 1, drafted: 0, accepted: 0, seconds });
-        }
+    /// Shows what was chosen. The sink may block, so no clock runs here.
+    fn emit(&mut self) -> Result<()> {
+        self.metrics.decode_tokens = self.output.n_tokens();
+        self.output.show()
     }
-}
-
-/// Rows of tokens that follow each other; only the last may be asked for logits, and only if `wants_logits`.
-fn chain(tokens: &[Token], wants_logits: bool) -> Vec<Row> {
-    let row = |(i, &token): (u32, &Token)| {
-        let is_last = i as usize + 1 == tokens.len();
-        Row { token, parent: i.checked_sub(1), wants_logits: wants_logits && is_last }
-    };
-    (0u32..).zip(tokens).map(row).collect()
-}
-
-fn indices(rows: &[Row]) -> Vec<u32> {
-    (0u32..).take(rows.len()).collect()
 }

@@ -53,7 +53,7 @@ pub use cancel::Cancel;
 pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
 pub use decode::FinishReason;
 pub use error::{Error, ErrorKind, Result};
-pub use metrics::{GenerationMetrics, SessionMetrics, StepMetrics};
+pub use metrics::{GenerationMetrics, SessionMetrics, SourceTokens, StepMetrics};
 pub use model::{ExecutorChoice, Kernels, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
 pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};
 pub use session::{

@@ -5,6 +5,21 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Accepted tokens by the source that drafted them; a token that several sources drafted counts for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTokens {
+    /// Text that was read or written before, or handed in.
+    pub context: u64,
+    /// The target's own word at another place of the context.
+    pub aligned: u64,
+    /// The target's word the last time it read the same token.
+    pub recycle: u64,
+    /// The rest of an earlier draft.
+    pub reuse: u64,
+    /// The draft model.
+    pub model: u64,
+}
+
 /// One pass of the target while decoding: draft, verify, accept, commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
@@ -14,8 +29,20 @@ pub struct StepMetrics {
     pub drafted: u64,
     /// Of those, accepted.
     pub accepted: u64,
+    /// Of those, by source.
+    pub accepted_by: SourceTokens,
     /// Duration in seconds.
     pub seconds: f64,
+    /// Of that, drafting and learning from what came of it.
+    pub draft_s: f64,
+    /// Of that, the layers.
+    pub verify_s: f64,
+    /// Of that, the output projection.
+    pub project_s: f64,
+    /// Of that, choosing tokens.
+    pub sample_s: f64,
+    /// What the step was expected to take, without drafting; 0 before anything was measured.
+    pub predicted_s: f64,
 }
 
 /// One generation: a prompt and its answer.
@@ -41,6 +68,24 @@ pub struct GenerationMetrics {
     pub drafted: u64,
     /// Of those, accepted.
     pub accepted: u64,
+    /// Of those, by source.
+    pub accepted_by: SourceTokens,
+    /// Tokens that a pass after prefill chose in the mean; 1 in plain decoding. 0 if there was no such pass.
+    pub accepted_length: f64,
+    /// Passes after prefill by their rows: of 1, 2, up to 4, up to 8, and so on, in the last all of more than 64.
+    pub rows_per_pass: [u64; 8],
+    /// Of `decode_s`, drafting and learning from what came of it.
+    pub draft_s: f64,
+    /// Of `decode_s`, the layers.
+    pub verify_s: f64,
+    /// Of `decode_s`, the output projection.
+    pub project_s: f64,
+    /// Of `decode_s`, choosing tokens.
+    pub sample_s: f64,
+    /// What `decode_s` without `draft_s` was expected to be, pass by pass.
+    pub predicted_s: f64,
+    /// Whether anything might have been drafted: it was asked for, and the executor forgets rejected rows for nothing.
+    pub drafting: bool,
     /// The process's largest resident set so far, in bytes, where the system tells it.
     pub peak_rss_bytes: Option<u64>,
     /// Tokens that the passes after prefill chose: what `decode_tokens_per_s` divides.
@@ -72,15 +117,34 @@ pub enum GenerationEnd {
     Failed,
 }
 
+impl SourceTokens {
+    fn add(&mut self, other: &Self) {
+        self.context += other.context;
+        self.aligned += other.aligned;
+        self.recycle += other.recycle;
+        self.reuse += other.reuse;
+        self.model += other.model;
+    }
+}
+
 impl GenerationMetrics {
     /// Adds a pass after prefill.
     pub fn add_step(&mut self, step: &StepMetrics) {
         self.target_passes += 1;
         self.drafted += step.drafted;
         self.accepted += step.accepted;
+        self.accepted_by.add(&step.accepted_by);
+        // ceil(log2(rows)), with the root among the rows.
+        let bin = (step.drafted + 1).next_power_of_two().trailing_zeros() as usize;
+        self.rows_per_pass[bin.min(self.rows_per_pass.len() - 1)] += 1;
         self.decode_s += step.seconds;
+        self.draft_s += step.draft_s;
+        self.verify_s += step.verify_s;
+        self.project_s += step.project_s;
+        self.sample_s += step.sample_s;
+        self.predicted_s += step.predicted_s;
         self.chosen += step.chosen;
-        self.update_rate();
+        self.update_rates();
     }
 
     fn add(&mut self, other: &Self) {
@@ -93,12 +157,21 @@ impl GenerationMetrics {
         self.target_passes += other.target_passes;
         self.drafted += other.drafted;
         self.accepted += other.accepted;
+        self.accepted_by.add(&other.accepted_by);
+        self.rows_per_pass.iter_mut().zip(other.rows_per_pass).for_each(|(n, more)| *n += more);
+        self.draft_s += other.draft_s;
+        self.verify_s += other.verify_s;
+        self.project_s += other.project_s;
+        self.sample_s += other.sample_s;
+        self.predicted_s += other.predicted_s;
+        self.drafting |= other.drafting;
         self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
         self.chosen += other.chosen;
-        self.update_rate();
+        self.update_rates();
     }
 
-    fn update_rate(&mut self) {
+    fn update_rates(&mut self) {
+        self.accepted_length = self.chosen as f64 / self.target_passes.max(1) as f64;
         self.decode_tokens_per_s = if self.decode_s > 0.0 { self.chosen as f64 / self.decode_s } else { 0.0 };
     }
 }
@@ -133,10 +206,11 @@ mod tests {
     #[test]
     fn the_rate_counts_what_passes_after_prefill_chose() {
         let mut generation = GenerationMetrics { decode_tokens: 4, ..Default::default() };
-        generation.add_step(&StepMetrics { chosen: 3, drafted: 5, accepted: 2, seconds: 0.5 });
-        generation.add_step(&StepMetrics { chosen: 1, drafted: 0, accepted: 0, seconds: 0.5 });
+        generation.add_step(&StepMetrics { chosen: 3, drafted: 5, accepted: 2, seconds: 0.5, ..Default::default() });
+        generation.add_step(&StepMetrics { chosen: 1, seconds: 0.5, ..Default::default() });
         assert_eq!((generation.target_passes, generation.drafted, generation.accepted), (2, 5, 2));
-        assert_eq!(generation.decode_tokens_per_s, 4.0);
+        assert_eq!((generation.decode_tokens_per_s, generation.accepted_length), (4.0, 2.0));
+        assert_eq!(generation.rows_per_pass, [1, 0, 0, 1, 0, 0, 0, 0]);
     }
 
     #[test]

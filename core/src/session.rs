@@ -22,15 +22,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::core::{Core, Shared};
-use self::worker::{Answerer, Prompt, Request};
+use self::worker::{Answerer, Job, Prompt, Request};
 use crate::chat::{ChatTemplate, Message, Tool};
+use crate::cost::CostModel;
 use crate::decode::Ledger;
 use crate::error::{ErrorKind, Result};
-use crate::executor::Weights;
+use crate::executor::{ExecutorShape, Weights};
+use crate::growth::Limits;
 use crate::metrics::SessionMetrics;
 use crate::sampling::Sampler;
+use crate::speculation::{Drafting, Speculation};
 use crate::stop::StopStrings;
-use crate::tokenizer::Vocabulary;
+use crate::tokenizer::{Encoding, Vocabulary};
 
 /// What a session needs of a model. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +58,7 @@ pub struct ModelParts {
 pub struct ChatSession {
     core: Arc<Core>,
     options: SessionOptions,
+    vocabulary: Arc<dyn Vocabulary>,
     n_vocab: usize,
 }
 
@@ -78,9 +82,12 @@ impl ChatSession {
             conversation.tools.clone_from(&options.tools);
         })?;
         let overflow = options.context_overflow;
-        let worker =
-            Answerer { parts, shared: Arc::clone(&shared), overflow, capacity, ledger: Some(ledger) }.start()?;
-        Ok(Self { core: Arc::new(Core::new(shared, worker)), options, n_vocab })
+        let vocabulary = Arc::clone(&parts.vocabulary);
+        let speculation = speculation_for(ledger.shape());
+        let answerer =
+            Answerer { parts, shared: Arc::clone(&shared), overflow, capacity, ledger: Some(ledger), speculation };
+        let worker = answerer.start()?;
+        Ok(Self { core: Arc::new(Core::new(shared, worker)), options, vocabulary, n_vocab })
     }
 
     /// Answers `prompt` with the session's settings and waits for the end.
@@ -152,10 +159,22 @@ impl ChatSession {
             sampler: Sampler::new(&options.sampler, self.n_vocab)?,
             stops: StopStrings::new(options.stop.clone())?,
             max_tokens: options.token_limit()?,
+            drafting: options.drafting,
             asked: Instant::now(),
         };
         let turn = self.core.begin(request)?;
         Ok(ResponseStream::new(Arc::clone(&self.core), turn, messages))
+    }
+
+    /// Lets answers be drafted from `text` too, from the next one on: what the app expects the model to quote. It is no part of
+    /// the conversation, and no answer changes with it. The oldest text is forgotten when there is more than 65,536 tokens.
+    ///
+    /// # Errors
+    ///
+    /// `Tokenizer` if the text cannot be encoded, `Closed`.
+    pub fn add_context(&self, text: &str) -> Result<()> {
+        let tokens = self.vocabulary.encode(text, Encoding { add_bos: false, parse_special: false })?;
+        self.core.send(Job::Context(tokens))
     }
 
     /// Cancels the answer that is being generated, if there is one. To be sure which one, use [`ResponseStream::canceller`].
@@ -224,4 +243,12 @@ impl ChatSession {
     pub fn close(&self) {
         self.core.close();
     }
+}
+
+/// Nothing is known about costs yet: they are learnt from the first passes on.
+fn speculation_for(shape: &ExecutorShape) -> Speculation {
+    if !shape.forgets_rows {
+        log::info!("nothing is drafted: the model has a running state, which rejected rows would spoil");
+    }
+    Speculation::new(Drafting::default(), Limits::default(), shape.n_vocab, CostModel::default())
 }

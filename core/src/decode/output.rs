@@ -1,7 +1,8 @@
 //! From chosen tokens to text that may be shown, and when to end.
 //!
-//! Bytes wait until they are whole code points, text waits while it may become a stop string, and what is left goes to the
-//! sink at once. The sink may block: that is back-pressure.
+//! Bytes wait until they are whole code points, text waits while it may become a stop string. What is left waits for the end of
+//! the pass that chose it, so that nothing is shown that is not committed, and then goes to the sink. The sink may block: that
+//! is back-pressure.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct Output<'a> {
     stream: DecodeStream,
     bytes: Vec<u8>,
     text: String,
+    /// Bytes of `text` that were shown.
+    shown: usize,
     tokens: Vec<Token>,
     logprobs: Vec<Choice>,
 }
@@ -53,6 +56,7 @@ impl<'a> Output<'a> {
             stream: DecodeStream::new(),
             bytes: Vec::new(),
             text: String::new(),
+            shown: 0,
             tokens: Vec::new(),
             logprobs: Vec::new(),
         }
@@ -64,13 +68,9 @@ impl<'a> Output<'a> {
     }
 
     /// Takes the next token. Returns what ends the generation, if this token does.
-    ///
-    /// # Errors
-    ///
-    /// Those of the sink.
-    pub fn emit(&mut self, choice: Choice) -> Result<Option<FinishReason>> {
+    pub fn take(&mut self, choice: Choice) -> Option<FinishReason> {
         if self.vocabulary.is_end_of_generation(choice.token) {
-            return Ok(Some(FinishReason::EndOfTurn));
+            return Some(FinishReason::EndOfTurn);
         }
         self.bytes.clear();
         self.vocabulary.decode_token(choice.token, false, &mut self.bytes);
@@ -79,12 +79,26 @@ impl<'a> Output<'a> {
             self.logprobs.push(choice);
         }
         let piece = self.stops.push(self.stream.push(&self.bytes));
-        self.show(&piece.text)?;
-        Ok(match piece.stopped {
+        self.text.push_str(&piece.text);
+        match piece.stopped {
             Some(_) => Some(FinishReason::StopString),
             None if self.tokens.len() >= self.max_tokens => Some(FinishReason::MaxTokens),
             None => None,
-        })
+        }
+    }
+
+    /// Shows what has come since the last time.
+    ///
+    /// # Errors
+    ///
+    /// Those of the sink.
+    pub fn show(&mut self) -> Result<()> {
+        if self.shown == self.text.len() {
+            return Ok(());
+        }
+        let piece = &self.text[self.shown..];
+        self.shown = self.text.len();
+        (self.sink)(piece)
     }
 
     /// Ends the text: what was held back is shown, unless it is a stop string.
@@ -94,20 +108,12 @@ impl<'a> Output<'a> {
     /// Those of the sink.
     pub fn finish(mut self, mut finish_reason: FinishReason) -> Result<Generated> {
         let piece = self.stops.push(self.stream.finish());
-        self.show(&piece.text)?;
+        self.text.push_str(&piece.text);
         if piece.stopped.is_some() {
             finish_reason = FinishReason::StopString;
         }
-        let held_back = self.stops.finish();
-        self.show(&held_back)?;
+        self.text.push_str(&self.stops.finish());
+        self.show()?;
         Ok(Generated { text: self.text, tokens: self.tokens, logprobs: self.logprobs, finish_reason })
-    }
-
-    fn show(&mut self, piece: &str) -> Result<()> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.text.push_str(piece);
-        (self.sink)(piece)
     }
 }

@@ -36,6 +36,9 @@ pub struct ExecutorShape {
     pub max_rows: usize,
     /// Layers after which [`Executor::run`] can stop, ascending; the last is `n_layers`.
     pub boundaries: Vec<usize>,
+    /// Whether rejected rows are forgotten for nothing. A model with a running state reads its history again after each, so nothing
+    /// is drafted for it.
+    pub forgets_rows: bool,
 }
 
 /// Runs a model over the rows of one sequence. One instance belongs to one session and is used from one thread at a time.

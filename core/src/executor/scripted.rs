@@ -31,6 +31,7 @@ pub struct Script {
     n_stages: usize,
     max_rows: usize,
     cost: Cost,
+    forgets_rows: bool,
     hook: Option<Hook>,
 }
 
@@ -93,7 +94,7 @@ struct Shared {
 impl Script {
     /// A model of 4 layers in 2 stages and passes of at most 16 rows that costs nothing and never fails.
     pub fn new(rule: Rule) -> Self {
-        Self { rule, n_layers: 4, n_stages: 2, max_rows: 16, cost: Cost::default(), hook: None }
+        Self { rule, n_layers: 4, n_stages: 2, max_rows: 16, cost: Cost::default(), forgets_rows: true, hook: None }
     }
 
     /// Layers, in `n_stages` stages of nearly equal size. Both at least 1, stages at most layers.
@@ -112,6 +113,12 @@ impl Script {
     /// What passes cost.
     pub fn cost(mut self, cost: Cost) -> Self {
         self.cost = cost;
+        self
+    }
+
+    /// A model with a running state, as far as its [shape](ExecutorShape::forgets_rows) says.
+    pub fn with_running_state(mut self) -> Self {
+        self.forgets_rows = false;
         self
     }
 
@@ -143,6 +150,7 @@ impl Weights for ScriptedWeights {
             n_cells,
             max_rows,
             boundaries: (1..=n_stages).map(|stage| stage * n_layers / n_stages).collect(),
+            forgets_rows: self.script.forgets_rows,
         };
         Ok(Box::new(ScriptedExecutor {
             cells: vec![0; n_cells],

@@ -51,7 +51,8 @@ impl StagedExecutor {
         let n_layers = model.arch().n_layers as usize;
         let per_stage = model.options().stage_layers.max(1);
         let boundaries = (1..=n_layers).filter(|l| l % per_stage == 0 || *l == n_layers).collect();
-        let shape = ExecutorShape { n_vocab: model.arch().n_vocab as usize, n_layers, n_cells, max_rows, boundaries };
+        let n_vocab = model.arch().n_vocab as usize;
+        let shape = ExecutorShape { n_vocab, n_layers, n_cells, max_rows, boundaries, forgets_rows: true };
         let state = State::new(&model, n_cells, max_rows)?;
         let mut executor = Self {
             cache: KvCache::new(n_cells, max_rows),

@@ -37,8 +37,8 @@ pub(super) struct Core {
     worker: Mutex<Option<Worker>>,
 }
 
-/// The thread and the way to it. Jobs that wait are cancelled but for the last, because a turn must not be open when the next
-/// one begins: the queue needs no bound.
+/// The thread and the way to it. Turns that wait are cancelled but for the last, because a turn must not be open when the next
+/// one begins, and texts that wait are what the app gave: the queue needs no bound.
 pub(super) struct Worker {
     pub(super) jobs: Sender<Job>,
     pub(super) thread: JoinHandle<()>,
@@ -104,14 +104,15 @@ impl Core {
         let mut state = self.shared.state.lock();
         state.check_idle()?;
         let turn = Arc::default();
-        let job = Job { turn: OwedTurn(Arc::clone(&turn)), request };
-        let worker = self.worker.lock();
-        let sent = worker.as_ref().is_some_and(|worker| worker.jobs.send(job).is_ok());
-        if !sent {
-            return Err(ErrorKind::Closed.into());
-        }
+        self.send(Job::Answer(OwedTurn(Arc::clone(&turn)), request))?;
         state.turn = Some(Arc::clone(&turn));
         Ok(turn)
+    }
+
+    /// Hands the worker a job. Fails with `Closed` after [`close`](Self::close).
+    pub(super) fn send(&self, job: Job) -> Result<()> {
+        let sent = self.worker.lock().as_ref().is_some_and(|worker| worker.jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err(ErrorKind::Closed.into()) }
     }
 
     /// Settles a turn that has ended; a complete answer to `messages` becomes history.

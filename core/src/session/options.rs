@@ -7,6 +7,7 @@ use crate::decode::FinishReason;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::GenerationMetrics;
 use crate::sampling::{Choice, SamplerSettings};
+use crate::speculation::Drafting;
 use crate::token::Token;
 
 /// Settings of a session. They can differ between sessions of one model.
@@ -35,6 +36,8 @@ pub struct GenerationOptions {
     pub max_tokens: Option<usize>,
     /// Strings that end the answer. They are never shown and no part of it.
     pub stop: Vec<String>,
+    /// How much to speculate. It changes how fast the answer comes and nothing else.
+    pub drafting: Drafting,
 }
 
 /// What to do when a prompt does not fit into the context.

@@ -1,4 +1,4 @@
-//! The thread that answers: it owns the ledger, and with it the executor.
+//! The thread that answers: it owns the ledger, and with it the executor, and the state of speculation.
 //!
 //! A turn that does not come to its end leaves the ledger where the turn's prompt began to differ from it. If even that fails,
 //! the executor is given up and the next turn gets a new one: no error outlives its turn.
@@ -17,14 +17,17 @@ use crate::decode::{Generated, Generation, Ledger, Output};
 use crate::error::{ErrorKind, Result};
 use crate::metrics::{GenerationEnd, GenerationMetrics, peak_rss_bytes};
 use crate::sampling::Sampler;
+use crate::speculation::{Drafting, Speculation};
 use crate::stop::StopStrings;
 use crate::token::Token;
 use crate::tokenizer::Encoding;
 
-/// A turn to be answered.
-pub(super) struct Job {
-    pub(super) turn: OwedTurn,
-    pub(super) request: Request,
+/// What the worker is asked to do, one after another.
+pub(super) enum Job {
+    /// Answer a turn.
+    Answer(OwedTurn, Request),
+    /// Draft from this text too, from the next turn on.
+    Context(Vec<Token>),
 }
 
 /// A turn that the worker owes an end. However the job goes away, the turn gets one: also if the worker panics, or has
@@ -43,6 +46,7 @@ pub(super) struct Request {
     pub(super) sampler: Sampler,
     pub(super) stops: StopStrings,
     pub(super) max_tokens: usize,
+    pub(super) drafting: Drafting,
     pub(super) asked: Instant,
 }
 
@@ -63,6 +67,7 @@ pub(super) struct Answerer {
     pub(super) capacity: usize,
     /// `None` after an executor that could not be rolled back.
     pub(super) ledger: Option<Ledger>,
+    pub(super) speculation: Speculation,
 }
 
 impl Answerer {
@@ -76,8 +81,11 @@ impl Answerer {
     }
 
     fn work(&mut self, queue: Receiver<Job>) {
-        for Job { turn, request } in queue {
-            turn.0.end(self.answer(&turn.0, request));
+        for job in queue {
+            match job {
+                Job::Answer(turn, request) => turn.0.end(self.answer(&turn.0, request)),
+                Job::Context(tokens) => self.speculation.add_context(&tokens),
+            }
         }
     }
 
@@ -96,7 +104,7 @@ impl Answerer {
         Ok(Response { text, tokens, finish_reason, metrics, logprobs, seed, dropped_messages })
     }
 
-    /// The turn as a transaction: rolls the ledger back unless it comes to its end.
+    /// The turn as a transaction: rolls ledger and speculation back unless it comes to its end.
     fn generate(
         &mut self,
         turn: &Turn,
@@ -112,7 +120,14 @@ impl Answerer {
             None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
         };
         let start = ledger.agreeing(&tokens);
+        metrics.drafting = request.drafting != Drafting::Off && ledger.shape().forgets_rows;
+        self.speculation.set_drafting(if metrics.drafting { request.drafting } else { Drafting::Off });
+        self.speculation.align(&tokens);
+        self.speculation.mark();
         let result = self.decode(turn, request, &mut ledger, &tokens, metrics);
+        if result.is_err() {
+            self.speculation.roll_back();
+        }
         if result.is_ok() || ledger.roll_back(start).is_ok() {
             self.ledger = Some(ledger);
         }
@@ -145,7 +160,7 @@ impl Answerer {
     }
 
     fn decode(
-        &self,
+        &mut self,
         turn: &Turn,
         request: Request,
         ledger: &mut Ledger,
@@ -155,7 +170,7 @@ impl Answerer {
         let Request { mut sampler, stops, max_tokens, asked, .. } = request;
         let mut sink = |piece: &str| turn.push(piece);
         let output = Output::new(&*self.parts.vocabulary, stops, max_tokens, &mut sink);
-        let generation = Generation { ledger, sampler: &mut sampler, output, cancel: turn.flag(), metrics, asked };
-        generation.run(prompt)
+        let (speculation, sampler, cancel) = (&mut self.speculation, &mut sampler, turn.flag());
+        Generation { ledger, speculation, sampler, output, cancel, metrics, asked }.run(prompt)
     }
 }

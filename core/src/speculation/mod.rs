@@ -9,13 +9,13 @@
 //!
 //! Deliberately not here: passes, logits, samplers, text. What is drafted can change speed, never text.
 
+mod drafting;
 mod learning;
 mod sources;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::str::FromStr;
 
 use crate::accept::Accepted;
 use crate::cancel::Cancel;
@@ -24,12 +24,13 @@ use crate::draft::store::SavedDrafts;
 use crate::draft::{
     BatchDrafter, Calibration, ContextDrafter, Drafter, Hindsight, RecycleDrafter, ReuseDrafter, TopK, Verified,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::governor::{Governor, Mode, Step};
 use crate::growth::{self, Expand, Growth, Limits, Quote};
 use crate::token::Token;
 use crate::tree::{DraftTree, FlatTree, NodeId, ROOT, Source};
 
+pub use drafting::Drafting;
 use learning::{Company, label, verified_path};
 use sources::{PRICED_ROWS, Sources, add_candidates, batch_ms, draft_table, share_of_priced};
 
@@ -41,42 +42,6 @@ const LOOK_BACK: usize = 32;
 const HOPE: f64 = 1.2;
 const HOPE_STEP: f64 = 0.1;
 const HOPE_LEAK: f64 = 0.02;
-
-/// How much to speculate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Drafting {
-    /// With every source there is, as far as it pays.
-    #[default]
-    Auto,
-    /// As `Auto`, without the draft model.
-    Context,
-    /// A chain of up to `n` tokens in every step, whether it pays or not: for measurements.
-    Chain {
-        /// Tokens drafted.
-        n: usize,
-    },
-    /// Not at all.
-    Off,
-}
-
-impl FromStr for Drafting {
-    type Err = Error;
-
-    /// Reads `auto`, `context`, `off` or `chain:N` with `N` from 1 to 63.
-    fn from_str(text: &str) -> Result<Self> {
-        let n = text.strip_prefix("chain:").and_then(|n| n.parse().ok()).filter(|n| (1..64).contains(n));
-        match (text, n) {
-            ("auto", _) => Ok(Self::Auto),
-            ("context", _) => Ok(Self::Context),
-            ("off", _) => Ok(Self::Off),
-            (_, Some(n)) => Ok(Self::Chain { n }),
-            _ => {
-                let reason = format!("`{text}` is none of auto, context, off and chain:N with N from 1 to 63");
-                Err(ErrorKind::InvalidOption { option: "drafting", reason }.into())
-            }
-        }
-    }
-}
 
 /// What the loop should verify.
 #[derive(Clone, Debug)]
@@ -180,6 +145,16 @@ impl Speculation {
     /// How much to speculate from now on.
     pub fn set_drafting(&mut self, drafting: Drafting) {
         self.drafting = drafting;
+    }
+
+    /// Whether anything may be drafted, so that what the target says is worth keeping.
+    pub fn learns(&self) -> bool {
+        self.drafting != Drafting::Off
+    }
+
+    /// Tokens of the history.
+    pub fn n_read(&self) -> usize {
+        self.history.len()
     }
 
     /// What was measured so far.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fulcrum::executor::scripted::{Call, Script};
-use fulcrum::{ChatSession, ErrorKind, Message, Response, Token};
+use fulcrum::{ChatSession, Drafting, ErrorKind, GenerationOptions, Message, Response, Token};
 use parking_lot::Mutex;
 
 use crate::support::*;
@@ -144,7 +144,12 @@ fn cancelled_at_fifth(kind: Call, message: &str) -> (Arc<ChatSession>, u64) {
     let (session, weights) = session(script);
     let session = Arc::new(session);
     *slot.lock() = Some(Arc::clone(&session));
-    assert!(session.respond_with(message, &sampled(500)).unwrap_err().is_cancelled());
+    assert!(
+        session
+            .respond_with(message, &GenerationOptions { drafting: Drafting::Off, ..sampled(500) })
+            .unwrap_err()
+            .is_cancelled()
+    );
     session.close();
     slot.lock().take();
     (session, weights.tally().passes)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fulcrum::executor::scripted::Cost;
-use fulcrum::{ChatSession, ErrorKind, FinishReason, GenerationOptions, ResponseStream};
+use fulcrum::{ChatSession, ErrorKind, FinishReason, GenerationOptions, ResponseStream, SessionOptions};
 
 use crate::support::*;
 
@@ -71,7 +71,7 @@ fn an_empty_answer_has_no_pieces_and_an_end() {
 #[test]
 fn an_error_comes_once_and_is_the_end() {
     let (session, _) = session(echoing().hook(fail_at(25)));
-    let mut stream = session.stream_response("x").unwrap();
+    let mut stream = session.stream_response_with("x", &plain()).unwrap();
     let ends = stream.by_ref().filter(Result::is_err).count();
     assert_eq!(ends, 1);
     assert_ended(&mut stream);
@@ -81,7 +81,8 @@ fn an_error_comes_once_and_is_the_end() {
 
 fn long_answer() -> (ChatSession, std::sync::Arc<fulcrum::executor::scripted::ScriptedWeights>) {
     let weights = replying(|_, _| "0123456789".repeat(150)).weights();
-    (model(weights.clone(), 2000).session(Default::default()).unwrap(), weights)
+    let options = SessionOptions { generation: plain(), ..Default::default() };
+    (model(weights.clone(), 2000).session(options).unwrap(), weights)
 }
 
 /// Passes of this long answer before the model has to wait for its consumer: two for the prompt, the second of which gives the

@@ -6,8 +6,8 @@ use fulcrum::executor::Weights;
 use fulcrum::executor::scripted::{ByteVocabulary, Call, Rule, Script, ScriptedWeights};
 use fulcrum::tokenizer::Vocabulary;
 use fulcrum::{
-    ChatSession, ChatTemplate, ErrorKind, GenerationOptions, Message, Model, ModelInfo, Result, SamplerSettings,
-    SessionOptions, Token,
+    ChatSession, ChatTemplate, Drafting, ErrorKind, GenerationOptions, Message, Model, ModelInfo, Result,
+    SamplerSettings, SessionOptions, Token,
 };
 
 pub(crate) const N_VOCAB: usize = 260;
@@ -61,6 +61,11 @@ pub(crate) fn model_with(
 pub(crate) fn session(script: Script) -> (ChatSession, Arc<ScriptedWeights>) {
     let weights = script.weights();
     (model(weights.clone(), 2000).session(SessionOptions::default()).unwrap(), weights)
+}
+
+/// Default settings, one row per pass after the prompt: for tests that count passes.
+pub(crate) fn plain() -> GenerationOptions {
+    GenerationOptions { drafting: Drafting::Off, ..Default::default() }
 }
 
 /// Exactly `n` tokens, sampled with a fixed seed: the tokens that end a turn are forbidden.

@@ -8,14 +8,14 @@ use crate::support::*;
 #[test]
 fn answers_become_history_and_only_the_new_part_is_run() {
     let (session, weights) = session(echoing());
-    let first = session.respond("hello").unwrap();
+    let first = session.respond_with("hello", &plain()).unwrap();
     assert_eq!((first.text.as_str(), first.finish_reason), ("1: hello", FinishReason::EndOfTurn));
     assert_eq!(first.metrics.reused_tokens, 0);
     assert_eq!((first.metrics.decode_tokens, first.metrics.target_passes), (8, 8), "the ending token took a pass too");
     let run_so_far = weights.tally().rows;
     assert_eq!(run_so_far, first.metrics.prompt_tokens + 8);
 
-    let second = session.respond("again").unwrap();
+    let second = session.respond_with("again", &plain()).unwrap();
     assert_eq!(second.text, "2: again");
     assert_eq!(second.metrics.reused_tokens, run_so_far, "all that was in the cache");
     let new = second.metrics.prompt_tokens - second.metrics.reused_tokens;
@@ -102,9 +102,9 @@ fn the_same_seed_gives_the_same_answer_whatever_the_chunks() {
 fn asking_the_same_again_runs_one_row() {
     let (session, weights) = session(echoing());
     let text = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n";
-    let once = session.complete(text, &GenerationOptions::default()).unwrap().finish().unwrap();
+    let once = session.complete(text, &plain()).unwrap().finish().unwrap();
     let rows = weights.tally().rows;
-    let again = session.complete(text, &GenerationOptions::default()).unwrap().finish().unwrap();
+    let again = session.complete(text, &plain()).unwrap().finish().unwrap();
     assert_eq!((&once.text, &again.text), (&"1: x".to_owned(), &"1: x".to_owned()));
     assert_eq!(again.metrics.reused_tokens, again.metrics.prompt_tokens - 1);
     assert_eq!(weights.tally().rows, rows + 1 + 4);

@@ -127,8 +127,14 @@ impl Weights for LlamaWeights {
             },
         )?;
         let n_layers = self.model.n_layers();
-        let shape =
-            ExecutorShape { n_vocab: self.model.n_vocab(), n_layers, n_cells, max_rows, boundaries: vec![n_layers] };
+        let shape = ExecutorShape {
+            n_vocab: self.model.n_vocab(),
+            n_layers,
+            n_cells,
+            max_rows,
+            boundaries: vec![n_layers],
+            forgets_rows: !self.model.has_running_state(),
+        };
         Ok(Box::new(LlamaExecutor {
             context,
             batch: Batch::default(),

@@ -1,0 +1,86 @@
+//! The staged executor says the same with every way of drafting, to the last token: its kernels give a row the same logits
+//! whatever rows stand beside it.
+#![cfg(feature = "ggml")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::quantize::WeightType;
+use common::random_model::{self, Family, random_model};
+use fulcrum::{
+    Drafting, ExecutorChoice, GenerationOptions, Model, ModelOptions, Response, SamplerSettings, SessionOptions,
+};
+
+/// A model file that is removed again.
+struct File(PathBuf);
+
+impl File {
+    fn write(name: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("fulcrum-drafting-{}-{name}.gguf", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn load(path: &Path) -> Model {
+    let options = ModelOptions { executor: ExecutorChoice::Staged, threads: Some(1), ..ModelOptions::default() };
+    Model::load(path, options).unwrap()
+}
+
+const TEXT: &str = "the hellos and the things he used there, and then the hellos and the things he used there again. ";
+
+/// Two answers of a new session.
+fn answers(model: &Model, drafting: Drafting, sampler: &SamplerSettings) -> [Response; 2] {
+    let session = model.session(SessionOptions { context_length: Some(1024), ..Default::default() }).unwrap();
+    session.add_context(TEXT).unwrap();
+    let options = GenerationOptions { sampler: sampler.clone(), max_tokens: Some(64), drafting, ..Default::default() };
+    [TEXT.repeat(2), "and the things again".to_owned()].map(|prompt| session.respond_with(&prompt, &options).unwrap())
+}
+
+/// Compares all ways of drafting with plain decoding, greedy and sampled; returns rows drafted and tokens accepted.
+fn compare(model: &Model, name: &str) -> (u64, u64) {
+    let warm = SamplerSettings { temperature: 1.0, seed: Some(7), ..Default::default() };
+    let (mut drafted, mut accepted) = (0, 0);
+    for sampler in [SamplerSettings::default(), warm] {
+        let plain = answers(model, Drafting::Off, &sampler);
+        for drafting in [Drafting::Auto, Drafting::Context, Drafting::Chain { n: 4 }, Drafting::Chain { n: 15 }] {
+            let answers = answers(model, drafting, &sampler);
+            for (answer, plain) in answers.iter().zip(&plain) {
+                assert_eq!(answer.tokens, plain.tokens, "{name}, {drafting}, temperature {}", sampler.temperature);
+                assert_eq!((&answer.text, answer.finish_reason), (&plain.text, plain.finish_reason));
+                assert_eq!(answer.metrics.reused_tokens, plain.metrics.reused_tokens, "the ledgers differ");
+                drafted += answer.metrics.drafted;
+                accepted += answer.metrics.accepted;
+            }
+        }
+    }
+    (drafted, accepted)
+}
+
+#[test]
+fn random_models_say_the_same_with_every_way_of_drafting() {
+    for family in [Family::Llama, Family::Qwen3, Family::Gemma3] {
+        for weights in [WeightType::Q8_0, WeightType::Q4_0] {
+            let options = random_model::ModelOptions::new(family).weights(weights);
+            let name = format!("{family:?}-{weights:?}");
+            let file = File::write(&name, &random_model(family, &options).write());
+            let (drafted, _) = compare(&load(&file.0), &name);
+            assert!(drafted > 200, "{name}: hardly anything was drafted: {drafted}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_makes_sense_says_the_same_with_every_way_of_drafting() {
+    let Some(path) = common::model("a_model_that_makes_sense_says_the_same_with_every_way_of_drafting") else { return };
+    let (drafted, accepted) = compare(&load(&path), "the test model");
+    assert!(accepted > 20, "of {drafted} drafted rows {accepted} were accepted");
+}
