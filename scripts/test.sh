@@ -37,6 +37,7 @@ part() {
     summary+=("$(printf 'ok       %-28s %5d s' "$name" $((SECONDS - start)))")
   else
     failed=$((failed + 1))
+    printf -- '--- FAILED: %s\n' "$name"
     summary+=("$(printf 'FAILED   %-28s %5d s' "$name" $((SECONDS - start)))")
   fi
 }
@@ -98,8 +99,8 @@ else
   skip 'formatting' 'rustfmt is not installed (rustup component add rustfmt)'
 fi
 
-part 'rules and sessions, no C++' cargo test --quiet --no-default-features -p fulcrum-llm
-part 'the workspace, release' cargo test --release --workspace
+part 'rules and sessions, no C++' cargo test --quiet --no-fail-fast --no-default-features -p fulcrum-llm
+part 'the workspace, release' cargo test --no-fail-fast --release --workspace
 
 if has_component clippy clippy; then
   part 'clippy' cargo clippy --release --workspace -- -D warnings

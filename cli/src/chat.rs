@@ -64,9 +64,10 @@ fn at_the_terminal(mut conversation: Conversation) -> Result<()> {
         match conversation.take(&line, &mut io::stdout().lock()) {
             Ok(Next::GoOn) => {}
             Ok(Next::Quit) => return Ok(()),
-            Err(Failure::Engine(error)) => {
-                // The turn was rolled back: the conversation is as it was before this line.
-                Failure::Engine(error).report();
+            // Either way the turn was rolled back: the conversation is as it was before this line.
+            Err(Failure::Engine(error)) if error.is_cancelled() => {}
+            Err(failure @ Failure::Engine(_)) => {
+                failure.report();
             }
             Err(failure) => return Err(failure),
         }

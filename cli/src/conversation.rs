@@ -83,9 +83,10 @@ impl Conversation {
             Some(last) => format!("last answer: {}\n", figures(last)),
             None => String::new(),
         };
-        text.push_str(&format!("{answers} answers, {} cancelled, {} failed", all.cancelled, all.failed));
+        text.push_str(&format!("answers: {answers}, {} cancelled, {} failed", all.cancelled, all.failed));
         if answers > 0 {
-            text.push_str(&format!(": {}", figures(&all.total)));
+            let GenerationMetrics { decode_tokens, decode_tokens_per_s, .. } = all.total;
+            text.push_str(&format!("; {decode_tokens} tokens at {decode_tokens_per_s:.1} tokens/s"));
         }
         if let Some(peak) = all.total.peak_rss_bytes {
             text.push_str(&format!("\npeak memory {}", human_bytes(peak)));
@@ -166,12 +167,12 @@ pub(crate) mod tests {
     #[test]
     fn metrics_are_of_the_last_answer_and_of_all() {
         let mut chat = echo(SessionOptions::default());
-        assert!(said(&mut chat, "/metrics").starts_with("0 answers"));
+        assert!(said(&mut chat, "/metrics").starts_with("answers: 0"));
         said(&mut chat, "abc");
         said(&mut chat, "de");
         let metrics = said(&mut chat, "/metrics");
         assert!(metrics.starts_with("last answer: 2 tokens"), "{metrics}");
-        assert!(metrics.contains("2 answers, 0 cancelled, 0 failed: 5 tokens"), "{metrics}");
+        assert!(metrics.contains("answers: 2, 0 cancelled, 0 failed; 5 tokens"), "{metrics}");
     }
 
     #[test]

@@ -150,6 +150,22 @@ impl KvCache {
         }
     }
 
+    /// Writes which rows of the pass each of `rows` sees, itself included, as bits: `[rows.len(), words]`, bit `j` for row `j`.
+    ///
+    /// # Panics
+    ///
+    /// If `out` has fewer than `rows.len() · words` words, or the pass more rows than `words` have bits.
+    pub fn write_ancestors(&self, rows: &[u32], words: usize, out: &mut [u64]) {
+        assert!(self.rows.len() <= words * 64 && out.len() >= rows.len() * words, "too few words");
+        for (&row, bits) in rows.iter().zip(out.chunks_exact_mut(words)) {
+            bits.fill(0);
+            for cell in self.visible_rows(row, None) {
+                let seen = cell - self.len;
+                bits[seen / 64] |= 1 << (seen % 64);
+            }
+        }
+    }
+
     /// Ends the pass: `path`, a chain of rows from one without a parent downwards, becomes history; the others are forgotten.
     ///
     /// `copy` is called for every cell that has to move, in ascending order, and no call overwrites a cell that a later one
@@ -256,6 +272,16 @@ mod tests {
             _ => '?',
         };
         out.chunks(8).map(|line| line.iter().map(draw).collect()).collect()
+    }
+
+    #[test]
+    fn ancestors_are_the_bits_of_the_path() {
+        let cache = forked();
+        let mut words = [u64::MAX; 4];
+        cache.write_ancestors(&[0, 1, 2, 3], 1, &mut words);
+        assert_eq!(words, [0b1, 0b11, 0b101, 0b1101]);
+        cache.write_ancestors(&[3], 2, &mut words[..2]);
+        assert_eq!(words[..2], [0b1101, 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod cancel;
 pub mod error;
 pub mod metrics;
+pub mod row;
 pub mod token;
 
 pub mod gguf;
@@ -21,12 +22,26 @@ pub mod sampling;
 
 pub mod stop;
 
+pub mod draft;
+
+pub mod tree;
+
+pub mod growth;
+
+pub mod cost;
+
+pub mod governor;
+
 pub mod executor;
 
 pub mod kv_cache;
 
+pub mod accept;
+
 #[cfg(feature = "ggml")]
 pub mod kernels;
+
+pub mod speculation;
 
 pub mod decode;
 
@@ -44,6 +59,7 @@ pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, Sample
 pub use session::{
     Canceller, ChatSession, ContextOverflow, GenerationOptions, ModelParts, Response, ResponseStream, SessionOptions,
 };
+pub use speculation::Drafting;
 pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
 pub use tokenizer::{DecodeStream, TokenizerJson};

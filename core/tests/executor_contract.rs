@@ -5,50 +5,61 @@
 mod common;
 mod contract;
 
-use contract::{CELLS, ROWS, Subject, contract};
+use contract::{CELLS, LEAVES, ROWS, Subject, contract};
 use fulcrum::executor::Weights;
 use fulcrum::executor::scripted::{Rule, Script};
 
+/// Judges the executors of `weights`; `tolerance` is relative to a row's largest logit.
+fn judge(weights: &dyn Weights, tolerance: f32, max_leaves: usize) {
+    let n_vocab = weights.executor(CELLS).unwrap().shape().n_vocab;
+    contract(&Subject { make: &|| weights.executor(CELLS).unwrap(), n_vocab, tolerance, max_leaves });
+}
+
 #[test]
 fn scripted() {
-    let weights = Script::new(Rule::hashed(50, 1)).max_rows(ROWS).weights();
-    contract(&Subject { make: &|| weights.executor(CELLS).unwrap(), tolerance: 0.0, max_leaves: ROWS });
+    judge(&*Script::new(Rule::hashed(50, 1)).max_rows(ROWS).weights(), 0.0, LEAVES);
 }
 
 #[cfg(feature = "ggml")]
 mod llama {
+    use std::path::Path;
+
     use fulcrum::Cancel;
     use fulcrum::executor::llama::{LlamaOptions, LlamaWeights};
     use fulcrum::executor::options::{KvType, ThreadOptions};
 
     use super::*;
 
-    fn weights(test: &str, options: LlamaOptions) -> Option<LlamaWeights> {
-        let path = common::model(test)?;
-        Some(LlamaWeights::load(&path, options, &Cancel::new(), &mut |_| ()).unwrap())
+    fn load(path: &Path, kv_type: KvType) -> LlamaWeights {
+        let options = LlamaOptions { max_rows: 32, threads: ThreadOptions::new(1), kv_type, ..LlamaOptions::default() };
+        LlamaWeights::load(path, options, &Cancel::new(), &mut |_| ()).unwrap()
     }
 
-    fn options(n_threads: usize) -> LlamaOptions {
-        LlamaOptions { max_rows: 32, threads: ThreadOptions::new(n_threads), ..LlamaOptions::default() }
+    fn weights(test: &str, kv_type: KvType) -> Option<LlamaWeights> {
+        Some(load(&common::model(test)?, kv_type))
     }
 
     /// K and V are stored in half precision, and llama.cpp sums in another order in other shapes.
     #[test]
     fn contract_with_f16_cache() {
-        for n_threads in [1, 2] {
-            let Some(weights) = weights("llama::contract_with_f16_cache", options(n_threads)) else { return };
-            contract(&Subject { make: &|| weights.executor(CELLS).unwrap(), tolerance: 5e-3, max_leaves: 64 });
-        }
+        let Some(weights) = weights("llama::contract_with_f16_cache", KvType::F16) else { return };
+        judge(&weights, 5e-3, LEAVES);
     }
 
     /// A head dimension that blocks of 32 do not divide is an error with a reason, not an abort.
     #[test]
     fn contract_with_q8_0_cache() {
-        let options = LlamaOptions { kv_type: KvType::Q8_0, ..options(1) };
-        let Some(weights) = weights("llama::contract_with_q8_0_cache", options) else { return };
+        let Some(weights) = weights("llama::contract_with_q8_0_cache", KvType::Q8_0) else { return };
         match weights.executor(CELLS) {
-            Ok(_) => contract(&Subject { make: &|| weights.executor(CELLS).unwrap(), tolerance: 5e-2, max_leaves: 64 }),
+            Ok(_) => judge(&weights, 5e-2, LEAVES),
             Err(error) => assert!(error.to_string().contains("block size"), "{error}"),
         }
+    }
+
+    /// A model whose state cannot be cut keeps the contract by reading its history again.
+    #[test]
+    fn contract_with_a_running_state() {
+        let Some(path) = common::recurrent_model("llama::contract_with_a_running_state") else { return };
+        judge(&load(&path, KvType::F16), 5e-3, 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The vocabulary of a real file: text to tokens and back, special tokens, and input that must not end the process.
 #![cfg(feature = "ggml")]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
 
@@ -79,6 +79,24 @@ fn a_text_of_a_megabyte_is_tokenized() {
     let text = "once upon a time ".repeat(1 << 16);
     let tokens = vocabulary.encode(&text, PLAIN).unwrap();
     assert_eq!(decode(&vocabulary, &tokens, false).trim(), text.trim());
+}
+
+#[test]
+fn a_text_beyond_all_contexts_is_an_error() {
+    let Some(vocabulary) = vocabulary("a_text_beyond_all_contexts_is_an_error") else { return };
+    let error = vocabulary.encode(&"a".repeat((4 << 20) + 1), PLAIN).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Tokenizer { .. }), "{error}");
+}
+
+/// The threads of an app have small stacks; `std::regex` inside must not use them up.
+#[test]
+fn a_small_stack_is_enough() {
+    let Some(vocabulary) = vocabulary("a_small_stack_is_enough") else { return };
+    std::thread::scope(|scope| {
+        let encode = || vocabulary.encode(&"a".repeat(100_000), PLAIN).unwrap().len();
+        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, encode);
+        assert!(thread.unwrap().join().unwrap() > 1000);
+    });
 }
 
 #[test]

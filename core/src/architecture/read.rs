@@ -19,7 +19,7 @@ const UNDESCRIBED: [&str; 11] = [
 ];
 
 /// Why the staged executor does not run a file; llama.cpp's own context may.
-pub type Unsupported = String;
+pub(super) type Unsupported = String;
 
 impl Architecture {
     /// The architecture of `file`, if the table describes it down to the last tensor.

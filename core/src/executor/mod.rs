@@ -7,6 +7,7 @@
 //!
 //! Deliberately not known here: text, sampling, drafting, sessions, files.
 
+mod cores;
 #[cfg(feature = "ggml")]
 pub mod llama;
 #[cfg(feature = "ggml")]
@@ -19,21 +20,8 @@ pub(crate) mod staged;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::token::Token;
 
-/// One row of a pass: a token and its place in the tree.
-///
-/// The position follows from the parent (the parent's plus one; a row without a parent stands at `len()`), so it cannot
-/// contradict it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Row {
-    /// The token that is read at this row.
-    pub token: Token,
-    /// The earlier row of the same pass that this one continues; `None` continues the committed history.
-    pub parent: Option<u32>,
-    /// Whether [`Executor::project`] may ask for this row's logits. Rows that nobody will ask about are cheaper.
-    pub wants_logits: bool,
-}
+pub use crate::row::Row;
 
 /// Sizes that the caller of an executor needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cores::performance_cores;
 use crate::error::{ErrorKind, Result};
 
 /// How the cache stores keys and values.
@@ -99,9 +100,9 @@ impl ThreadOptions {
 }
 
 impl Default for ThreadOptions {
-    /// One thread per processor the process may use.
+    /// One thread per performance core.
     fn default() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, |n| n.get().min(Self::MAX)))
+        Self::new(performance_cores().min(Self::MAX))
     }
 }
 

@@ -67,7 +67,8 @@ impl StagedExecutor {
 
     /// Has the shared graph memory grow to the largest shapes now, so that no later pass moves it.
     fn reserve(&mut self) -> Result<()> {
-        let (rows, n_kv) = (self.shape.max_rows, State::padded(self.shape.n_cells));
+        let (rows, n_cells) = (self.shape.max_rows, State::padded(self.shape.n_cells));
+        let n_kv = if self.model.attends() { 0 } else { n_cells };
         let first = self.shape.boundaries[0];
         self.graphs.reserve(Shape::Stage { from: 0, to: first, rows, wanted: rows, n_kv })?;
         self.graphs.reserve(Shape::Projection { rows: rows.min(Self::PROJECTED_ROWS) })
@@ -77,7 +78,7 @@ impl StagedExecutor {
         let rows = self.pass.kept().len();
         let last = to == self.shape.n_layers;
         let wanted = if last { wanted_before(&self.pass, u32::MAX) } else { rows };
-        let n_kv = State::padded(self.cache.n_used());
+        let n_kv = if self.model.attends() { 0 } else { State::padded(self.cache.n_used()) };
         self.graphs.run(Shape::Stage { from, to, rows, wanted, n_kv }, cancel, None)
     }
 }

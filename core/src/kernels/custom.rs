@@ -7,11 +7,14 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
-use super::gemm::{self, ActivationShape, ChunkCounter, Isa, PackedMatrix, Part, Share};
+use super::attention::{AttentionShape, Operands, Visibility, Workspace, attention};
+use super::gemm::{self, ActivationShape, ChunkCounter, Gate, GatedPart, Isa, PackedMatrix, Part, Share};
 use super::graph::{Builder, Tensor};
+use crate::architecture::Activation;
 
 /// What a custom node does.
 pub(super) trait Node: Any + Send {
@@ -64,20 +67,102 @@ impl<'g> Builder<'g> {
         self.custom(node, sys::GGML_TYPE_I8, [bytes, 1], &[x])
     }
 
-    /// Products of quantised activations `x` with several matrices, side by side: `[Σ n, rows]`.
+    /// Products of quantised activations `x` with several matrices, side by side: `[Σ n, rows]`; with a `residual` of the same
+    /// shape added, if there is one.
     pub(crate) fn packed_products(
         &self,
         x: Tensor<'g>,
         isa: Isa,
         shape: ActivationShape,
         matrices: Vec<PackedMatrix>,
+        residual: Option<Tensor<'g>>,
     ) -> Tensor<'g> {
         let n: usize = matrices.iter().map(|m| m.shape().n()).sum();
         let ne = [n, shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));
         assert!((1..=Products::MAX_PARTS).contains(&matrices.len()), "matrices that share an input");
         assert!(matrices.iter().all(|m| m.shape().k() == shape.k()), "matrices and activations");
-        let node = Products { isa, shape, matrices, counter: ChunkCounter::new() };
+        let node = Products { isa, shape, matrices, has_residual: residual.is_some(), counter: ChunkCounter::new() };
+        match residual {
+            None => self.custom(node, sys::GGML_TYPE_F32, ne, &[x]),
+            Some(residual) => {
+                assert_eq!([residual.ne(0), residual.ne(1)], ne, "residual");
+                assert_eq!(residual.nb(1), n * size_of::<f32>(), "the residual is contiguous");
+                self.custom(node, sys::GGML_TYPE_F32, ne, &[x, residual])
+            }
+        }
+    }
+
+    /// `f(x · gateᵀ) · (x · upᵀ)` of quantised activations `x`: `[n, rows]`.
+    pub(crate) fn gated_products(
+        &self,
+        x: Tensor<'g>,
+        isa: Isa,
+        shape: ActivationShape,
+        [gate, up]: [PackedMatrix; 2],
+        activation: Activation,
+    ) -> Tensor<'g> {
+        let ne = [up.shape().n(), shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));
+        assert_eq!([gate.shape().n(), gate.shape().k()], [up.shape().n(), shape.k()], "gate and up");
+        assert_eq!(up.shape().k(), shape.k(), "matrices and activations");
+        let function = match activation {
+            Activation::Silu => Gate::Silu,
+            Activation::Gelu => Gate::Gelu,
+        };
+        let node = GatedProducts { isa, shape, gate, up, function, counter: ChunkCounter::new() };
         self.custom(node, sys::GGML_TYPE_F32, ne, &[x])
+    }
+}
+
+/// Where [`Builder::attend`] reads what rows see: the history's length, the words per row, then the words.
+pub(crate) const SIGHT_HEADER: usize = 2;
+
+impl<'g> Builder<'g> {
+    /// Attention of `q`, `[head_dim, heads, rows]`, over the cells of `keys` and `values`, `[n_embd_kv, cells]`, as far as each row sees:
+    /// `[head_dim · heads, rows]`. `sight` is `[SIGHT_HEADER + words · rows]`, i64, as [`Visibility`] takes it.
+    pub(crate) fn attend(
+        &self,
+        [q, keys, values, sight]: [Tensor<'g>; 4],
+        isa: Isa,
+        shape: AttentionShape,
+        workspace: Arc<Workspace>,
+    ) -> Tensor<'g> {
+        assert!(shape.is_supported(), "attention of a shape that the kernels do not know");
+        assert_eq!((to_usize(q.ne(0)), to_usize(q.ne(1))), (shape.head_dim, shape.n_head), "queries");
+        let ne = [q.ne(0) * q.ne(1), q.ne(2)];
+        self.custom(Attend { isa, shape, workspace }, sys::GGML_TYPE_F32, ne, &[q, keys, values, sight])
+    }
+}
+
+struct Attend {
+    isa: Isa,
+    shape: AttentionShape,
+    workspace: Arc<Workspace>,
+}
+
+impl Node for Attend {
+    unsafe fn run(&self, dst: &sys::ggml_tensor, thread: usize, n_threads: usize) {
+        assert_eq!(n_threads, self.workspace.n_threads(), "threads of the workspace");
+        // SAFETY: the sources are those `attend` was built with. The sight was written for this pass: it has the header and the
+        // words of every row, and names only cells that exist. The workspace serves the nodes of one pass, one at a time.
+        unsafe {
+            let [q, keys, values, sight] = [0, 1, 2, 3].map(|i| &*dst.src[i]);
+            let sight = sight.data.cast::<u64>();
+            let [history, words] = [0, 1].map(|i| usize::try_from(*sight.add(i)).expect("cells are counted in usize"));
+            let words_of_rows = std::slice::from_raw_parts(sight.add(SIGHT_HEADER), words * to_usize(q.ne[2]));
+            let visibility = Visibility::new(history, words_of_rows, words).expect("every row sees itself");
+            let operands = Operands {
+                q: q.data.cast(),
+                q_row_stride: q.nb[2] / size_of::<f32>(),
+                q_head_stride: q.nb[1] / size_of::<f32>(),
+                k: keys.data.cast(),
+                k_stride: keys.nb[1],
+                v: values.data.cast(),
+                v_stride: values.nb[1],
+                out: dst.data.cast(),
+                out_stride: dst.nb[1] / size_of::<f32>(),
+            };
+            attention(self.isa, &self.shape, &visibility, &operands, &self.workspace, thread);
+        }
     }
 }
 
@@ -107,6 +192,7 @@ struct Products {
     isa: Isa,
     shape: ActivationShape,
     matrices: Vec<PackedMatrix>,
+    has_residual: bool,
     counter: ChunkCounter,
 }
 
@@ -119,11 +205,17 @@ impl Node for Products {
     unsafe fn run(&self, dst: &sys::ggml_tensor, _thread: usize, n_threads: usize) {
         let stride = dst.nb[1] / size_of::<f32>();
         let mut y = dst.data.cast::<f32>();
-        let mut parts = [Part { weights: self.matrices[0], y, stride, residual: ptr::null() }; Self::MAX_PARTS];
+        let mut residual = ptr::null_mut();
+        if self.has_residual {
+            // SAFETY: with a residual the node has a second source.
+            residual = unsafe { (*dst.src[1]).data.cast::<f32>() };
+        }
+        let mut parts = [Part { weights: self.matrices[0], y, stride, residual }; Self::MAX_PARTS];
         for (part, &weights) in parts.iter_mut().zip(&self.matrices) {
-            *part = Part { weights, y, ..*part };
-            // SAFETY: the columns of all matrices together are the row's length (checked when built).
+            *part = Part { weights, y, stride, residual };
+            // SAFETY: the columns of all matrices together are the length of a row of the result and of the residual.
             y = unsafe { y.add(weights.shape().n()) };
+            residual = if self.has_residual { residual.wrapping_add(weights.shape().n()) } else { residual };
         }
         let share = Share { counter: &self.counter, n_threads };
         // SAFETY: the source holds activations of this shape, quantised by a node of this instruction set; each part's columns
@@ -132,5 +224,25 @@ impl Node for Products {
             let x = &*dst.src[0];
             gemm::product(self.isa, &parts[..self.matrices.len()], &self.shape, x.data.cast(), share);
         }
+    }
+}
+
+struct GatedProducts {
+    isa: Isa,
+    shape: ActivationShape,
+    gate: PackedMatrix,
+    up: PackedMatrix,
+    function: Gate,
+    counter: ChunkCounter,
+}
+
+impl Node for GatedProducts {
+    unsafe fn run(&self, dst: &sys::ggml_tensor, _thread: usize, n_threads: usize) {
+        let stride = dst.nb[1] / size_of::<f32>();
+        let part = GatedPart { gate: self.gate, up: self.up, function: self.function, y: dst.data.cast(), stride };
+        let share = Share { counter: &self.counter, n_threads };
+        // SAFETY: the source holds activations of this shape, quantised by a node of this instruction set; the result has a row
+        // of `up`'s length for each of them.
+        unsafe { gemm::gated_product(self.isa, &part, &self.shape, (*dst.src[0]).data.cast(), share) }
     }
 }

@@ -193,11 +193,6 @@ impl Machine {
         }
     }
 
-    /// Bytes of memory that graphs share.
-    pub(crate) fn graph_bytes(&self) -> u64 {
-        self.allocated as u64
-    }
-
     fn abort_on(&self, flag: Option<&AtomicBool>) {
         unsafe extern "C" fn raised(flag: *mut c_void) -> bool {
             // SAFETY: the flag outlives the computation that polls it: `compute` borrows it and clears the callback.

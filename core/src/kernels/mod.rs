@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod attention;
-mod custom;
+pub(crate) mod custom;
 pub(crate) mod gemm;
 pub(crate) mod graph;
 pub(crate) mod llama;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
-use super::gemm::{self, PackedMatrix, PackedShape};
+use super::gemm::{PackedMatrix, PackedShape};
 use super::graph::{Arena, Tensor};
 use super::machine::Device;
 use super::mapping::Mapping;
@@ -36,6 +36,8 @@ unsafe impl Plain for u16 {}
 unsafe impl Plain for i32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for i64 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for u64 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for f32 {}
 
@@ -71,9 +73,9 @@ pub(crate) struct TensorStore {
     tensors: Vec<NonNull<sys::ggml_tensor>>,
     _arena: Arena,
     buffers: Vec<Buffer>,
-    packed: Vec<(PackedMatrix, PackedMemory)>,
+    packed: Vec<PackedMatrix>,
+    memory: Vec<PackedMemory>,
     mappings: Vec<Arc<Mapping>>,
-    bytes: u64,
 }
 
 // SAFETY: headers are immutable once the store is built. Data is written through `write`/`read`, whose callers hold the executor
@@ -90,12 +92,7 @@ impl TensorStore {
 
     /// The matrix `id`; it is valid while the store lives.
     pub(super) fn packed(&self, id: PackedId) -> PackedMatrix {
-        self.packed[id.0 as usize].0
-    }
-
-    /// Bytes of memory that the store allocated itself; mapped bytes are not counted.
-    pub(crate) fn allocated_bytes(&self) -> u64 {
-        self.bytes
+        self.packed[id.0 as usize]
     }
 
     /// Writes `values` to `id`, from element byte `offset` on.
@@ -138,8 +135,8 @@ impl<'d> StoreBuilder<'d> {
             _arena: arena,
             buffers: Vec::new(),
             packed: Vec::new(),
+            memory: Vec::new(),
             mappings,
-            bytes: 0,
         };
         Self { device, store, mapped }
     }
@@ -208,13 +205,15 @@ impl<'d> StoreBuilder<'d> {
 
     /// The weights `bytes`, as they are in the file, packed for our kernels by `n_threads` threads.
     pub(crate) fn packed(&mut self, shape: PackedShape, bytes: &[u8], n_threads: usize) -> Result<PackedId> {
-        let mut memory = PackedMemory::allocate(shape.bytes())?;
-        pack(shape, bytes, memory.bytes_mut(), n_threads);
-        self.store.bytes += shape.bytes() as u64;
-        // SAFETY: the memory is aligned, was just packed in this shape, stands still on the heap and is not written again.
-        let matrix = unsafe { PackedMatrix::from_raw(shape, memory.start.as_ptr()) };
+        if self.store.memory.last().is_none_or(|memory| memory.room() < shape.bytes()) {
+            self.store.memory.push(PackedMemory::with_room_for(shape.bytes())?);
+        }
+        let memory = self.store.memory.last_mut().expect("there is one now").take(shape.bytes());
+        pack(shape, bytes, memory, n_threads);
+        // SAFETY: the memory is aligned, was just packed in this shape, stands still (a mapping) and is not written again.
+        let matrix = unsafe { PackedMatrix::from_raw(shape, memory.as_ptr()) };
         let id = PackedId(u32::try_from(self.store.packed.len()).expect("fewer than 2^32 matrices"));
-        self.store.packed.push((matrix, memory));
+        self.store.packed.push(matrix);
         Ok(id)
     }
 
@@ -230,7 +229,6 @@ impl<'d> StoreBuilder<'d> {
         // SAFETY: the buffer is at least `needed` bytes long.
         let status = unsafe { sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), raw, buffer.base()) };
         success("placing a tensor", status)?;
-        self.store.bytes += needed as u64;
         Ok(buffer)
     }
 
@@ -279,34 +277,38 @@ impl Device {
     }
 }
 
-/// Memory of one packed matrix.
+/// Memory for packed matrices, taken from the front. What is never taken is never touched, so it costs address space only.
 struct PackedMemory {
-    start: NonNull<u8>,
-    layout: std::alloc::Layout,
+    map: memmap2::MmapMut,
+    used: usize,
 }
 
 impl PackedMemory {
-    fn allocate(len: usize) -> Result<Self> {
-        let out_of_memory = ErrorKind::OutOfMemory { what: "weights", needed: len as u64, available: None };
-        let Ok(layout) = std::alloc::Layout::from_size_align(len, gemm::ALIGNMENT) else {
-            return Err(out_of_memory.into());
-        };
-        assert!(len > 0, "a packed matrix has at least one group");
-        // SAFETY: the layout is not empty.
-        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).ok_or(out_of_memory)?;
-        Ok(Self { start, layout })
+    /// Bytes of one piece; larger matrices get a piece of their own.
+    const PIECE: usize = 256 << 20;
+
+    fn with_room_for(len: usize) -> Result<Self> {
+        let needed = len.max(Self::PIECE);
+        let map = memmap2::MmapOptions::new().len(needed).map_anon();
+        let map =
+            map.map_err(|_| ErrorKind::OutOfMemory { what: "weights", needed: needed as u64, available: None })?;
+        // Weights are read from one end to the other: large pages spare the walks through page tables.
+        #[cfg(target_os = "linux")]
+        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
+            log::debug!("large pages for weights: {error}");
+        }
+        Ok(Self { map, used: 0 })
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: allocated with this length, initialised to zero, and borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    fn room(&self) -> usize {
+        self.map.len() - self.used
     }
-}
 
-impl Drop for PackedMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout and freed once.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    /// The next `len` bytes. Packed matrices are whole multiples of their alignment, so the next ones are aligned too.
+    fn take(&mut self, len: usize) -> &mut [u8] {
+        let start = self.used;
+        self.used += len;
+        &mut self.map[start..start + len]
     }
 }
 

@@ -1,7 +1,9 @@
 //! ggml's own thread pool: how many threads, how urgent, on which processors, and asleep when nobody computes.
 //!
 //! The sessions of a model share one pool and take turns, pass by pass: two pools of all cores would spend their time waiting
-//! for each other's threads at ggml's spinning barriers. OpenMP is not used: its threads spin also between computations.
+//! for each other's threads at ggml's spinning barriers. OpenMP is not used: its threads spin also between computations. These
+//! poll for the next computation for as long as the options say, about a millisecond by default, and then sleep until it comes;
+//! `ggml_threadpool_pause` would only save that millisecond, and is not in the registry.
 
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -88,15 +90,6 @@ impl ThreadPool {
     pub(crate) fn as_ptr(&self) -> sys::ggml_threadpool_t {
         self.raw.as_ptr()
     }
-
-    /// Sends the threads to sleep now, instead of when they are done polling; the next computation wakes them. While somebody
-    /// computes, nothing happens.
-    pub(crate) fn pause(&self) {
-        if let Some(_turn) = self.turn.try_lock() {
-            // SAFETY: the pool is alive and nobody computes on it.
-            unsafe { sys::ggml_threadpool_pause(self.as_ptr()) }
-        }
-    }
 }
 
 impl Drop for ThreadPool {
@@ -140,11 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn pools_start_pause_and_end() {
+    fn pools_start_and_end() {
         for n_threads in [1, 2, 8] {
             let pool = ThreadPool::new(&ThreadOptions::new(n_threads)).unwrap();
-            pool.pause();
-            pool.pause();
             assert_eq!(pool.n_threads(), n_threads);
         }
         assert!(ThreadPool::new(&ThreadOptions::new(0)).is_err());

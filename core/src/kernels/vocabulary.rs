@@ -18,14 +18,15 @@ use crate::kernels::llama::{LlamaModel, LoadOptions};
 use crate::token::Token;
 use crate::tokenizer::{Encoding, Vocabulary};
 
-/// Text longer than this is tokenized on a thread with its own stack (see [`LlamaVocabulary::encode`]).
-const SHORT_TEXT: usize = 4 << 10;
+/// Text longer than this many bytes is tokenized on a thread with its own stack (see [`LlamaVocabulary::encode`]).
+const SHORT_TEXT: usize = 512;
 
-/// Bytes of stack per byte of text: `std::regex`, which splits the text for many vocabularies, recurses once per character.
+/// Bytes of stack per byte of text. `std::regex`, which splits the text for most byte-pair vocabularies, recurses once per
+/// character; measured with libstdc++: 256 to 384 bytes.
 const STACK_PER_BYTE: usize = 1 << 10;
 
-/// The most stack that is asked for. It is address space; only what is used becomes memory.
-const MAX_STACK: usize = 4 << 30;
+/// The longest text that is tokenized at once. Its stack is address space, of which only what is used becomes memory.
+const MAX_TEXT: usize = if cfg!(target_pointer_width = "64") { 4 << 20 } else { 128 << 10 };
 
 /// The vocabulary of a GGUF file.
 pub struct LlamaVocabulary {
@@ -36,7 +37,7 @@ pub struct LlamaVocabulary {
 impl LlamaVocabulary {
     /// Loads the vocabulary of the model at `path`, and no weights.
     ///
-    /// Fails as [`LlamaModel::load`] does, and with `Tokenizer` if the file has no vocabulary.
+    /// Fails as loading a model does, and with `Tokenizer` if the file has no vocabulary.
     pub fn load(path: &Path) -> Result<Self> {
         let options = LoadOptions {
             vocab_only: true,
@@ -98,8 +99,10 @@ impl LlamaVocabulary {
     }
 
     fn tokenize(&self, text: &str, parse_special: bool) -> Result<Vec<sys::llama_token>> {
-        let length = i32::try_from(text.len())
-            .map_err(|_| ErrorKind::Tokenizer { reason: format!("a text of {} bytes is too long", text.len()) })?;
+        let too_long = || ErrorKind::Tokenizer {
+            reason: format!("a text of {} bytes is too long; {MAX_TEXT} are tokenized at once", text.len()),
+        };
+        let length = i32::try_from(text.len()).ok().filter(|_| text.len() <= MAX_TEXT).ok_or_else(too_long)?;
         let tokenize = |ids: &mut [sys::llama_token]| {
             // SAFETY: the text and the buffer are as long as stated (both lengths fit i32), and no special token is added,
             // which is what asserts inside.
@@ -122,8 +125,7 @@ impl LlamaVocabulary {
             ids.resize(n.unsigned_abs() as usize, 0);
             n = tokenize(&mut ids);
         }
-        let n = usize::try_from(n)
-            .map_err(|_| ErrorKind::Tokenizer { reason: format!("a text of {length} bytes has too many tokens") })?;
+        let n = usize::try_from(n).map_err(|_| too_long())?;
         ids.truncate(n);
         Ok(ids)
     }
@@ -134,13 +136,14 @@ impl Vocabulary for LlamaVocabulary {
         self.n_tokens
     }
 
-    /// A long text is tokenized on a thread with a stack in proportion: for many vocabularies llama.cpp splits text with
-    /// `std::regex`, whose recursion would overflow the caller's stack and end the process.
+    /// A long text is tokenized on a thread with a stack in proportion: for most byte-pair vocabularies llama.cpp splits text
+    /// with `std::regex`, whose recursion would overflow the caller's stack and end the process (4,096 letters do on a stack of
+    /// 1 MiB). Fails with `Tokenizer` for a text of more than 4 MiB (128 KiB on 32-bit systems).
     fn encode(&self, text: &str, encoding: Encoding) -> Result<Vec<Token>> {
         let ids = if text.len() <= SHORT_TEXT {
             self.tokenize(text, encoding.parse_special)?
         } else {
-            let stack = text.len().saturating_mul(STACK_PER_BYTE).clamp(8 << 20, MAX_STACK);
+            let stack = (1 << 20) + text.len().min(MAX_TEXT) * STACK_PER_BYTE;
             std::thread::scope(|scope| {
                 std::thread::Builder::new()
                     .name("tokenize".to_owned())

@@ -1,5 +1,6 @@
 //! What several test binaries share: a writer of small models, and where the bundled one is. Each uses a part of it.
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr)]
 
 pub mod gguf_writer;
 pub mod quantize;
@@ -16,6 +17,15 @@ pub fn model(test: &str) -> Option<PathBuf> {
         std::env::var_os("FULCRUM_TEST_MODEL").map(PathBuf::from).or_else(|| bundled.is_file().then_some(bundled));
     if path.is_none() {
         eprintln!("skipped {test}: there is no models/pocket.gguf and FULCRUM_TEST_MODEL is not set");
+    }
+    path
+}
+
+/// A recurrent model (Mamba or the like): `FULCRUM_TEST_RECURRENT_MODEL`, or `None` after saying which test is skipped.
+pub fn recurrent_model(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("FULCRUM_TEST_RECURRENT_MODEL").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("skipped {test}: FULCRUM_TEST_RECURRENT_MODEL is not set");
     }
     path
 }

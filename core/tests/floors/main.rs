@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Floor and rooms. The longest matching module path is a file's room; a room imports from lower floors, or from its own
 /// floor without a cycle. Rooms that are not built yet have their place already.
 const FLOORS: &[(u8, &[&str])] = &[
-    (0, &["cancel", "error", "metrics", "token"]),
+    (0, &["cancel", "error", "metrics", "row", "token"]),
     (
         1,
         &[
@@ -20,6 +20,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "architecture",
             "cost",
             "draft::calibration",
+            "governor",
             "growth",
             "placement",
             "placement::plan",
@@ -39,6 +40,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "kv_cache",
             "prune",
             "sampling",
+            "speculation",
             "stop",
             "tokenizer",
         ],

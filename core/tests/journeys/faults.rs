@@ -132,7 +132,7 @@ fn a_cancel_at_any_call_undoes_its_turn_only() {
 }
 
 /// Cancels at the fifth call of one kind, and returns the session, closed, and the passes that were begun.
-fn cancelled_at_fifth(kind: Call) -> (Arc<ChatSession>, u64) {
+fn cancelled_at_fifth(kind: Call, message: &str) -> (Arc<ChatSession>, u64) {
     let slot: Arc<Mutex<Option<Arc<ChatSession>>>> = Arc::default();
     let (inner, seen) = (Arc::clone(&slot), AtomicU64::new(0));
     let script = hashed().hook(move |call, _| {
@@ -144,7 +144,7 @@ fn cancelled_at_fifth(kind: Call) -> (Arc<ChatSession>, u64) {
     let (session, weights) = session(script);
     let session = Arc::new(session);
     *slot.lock() = Some(Arc::clone(&session));
-    assert!(session.respond_with("a message", &sampled(500)).unwrap_err().is_cancelled());
+    assert!(session.respond_with(message, &sampled(500)).unwrap_err().is_cancelled());
     session.close();
     slot.lock().take();
     (session, weights.tally().passes)
@@ -153,7 +153,9 @@ fn cancelled_at_fifth(kind: Call) -> (Arc<ChatSession>, u64) {
 #[test]
 fn after_a_cancel_no_further_pass_is_begun() {
     for kind in [Call::Begin, Call::Commit] {
-        let (session, passes) = cancelled_at_fifth(kind);
+        let (_, passes_of_prefill) = cancelled_at_fifth(kind, &"a long message ".repeat(20));
+        assert_eq!(passes_of_prefill, 5, "{kind:?}");
+        let (session, passes) = cancelled_at_fifth(kind, "a message");
         assert_eq!(passes, 5, "{kind:?}");
         assert_eq!((session.metrics().cancelled, session.metrics().completed), (1, 0));
         let after_prefill = session.metrics().total.target_passes;

@@ -1,7 +1,7 @@
 //! The executor on llama.cpp's own context: every architecture llama.cpp loads, all layers at once.
 //!
 //! It has one boundary, `n_layers`: rows cannot be dropped on the way, and layers are neither streamed nor placed. A tree runs as
-//! sequences that share cells (see [`leaves`]); a chain is plain `llama_decode`. Committed rows stay in the cells they were
+//! sequences that share cells (see `leaves`); a chain is plain `llama_decode`. Committed rows stay in the cells they were
 //! computed in, so after a tree the sums of attention run in another order than in plain decoding, and logits differ in the last
 //! bits.
 //!

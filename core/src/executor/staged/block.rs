@@ -4,9 +4,12 @@
 //! lacks has no tensor, and what has no tensor is not built. The order of operations is llama.cpp's, so that with ggml's kernels
 //! the numbers are too.
 
+use std::sync::Arc;
+
 use super::products::Products;
 use super::weights::{LayerWeights, StagedModel};
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor as T};
+use crate::kernels::attention::Workspace;
 use crate::kernels::graph::{Builder, Tensor};
 
 /// What every layer of a stage reads beside its weights.
@@ -15,21 +18,26 @@ pub(super) struct StageInputs<'g> {
     pub(super) positions: Tensor<'g>,
     /// Cells that the rows' keys and values go to, `[rows]`.
     pub(super) cells: Tensor<'g>,
-    /// Who sees whom, `[n_kv, rows]`.
-    pub(super) mask: Tensor<'g>,
-    /// The same within the sliding window.
-    pub(super) window_mask: Option<Tensor<'g>>,
+    /// Who sees whom.
+    pub(super) sight: SightInput<'g>,
     /// Frequency factors of the rotation, if the file has any.
     pub(super) rope_factors: Option<Tensor<'g>>,
     /// Rows of the pass.
     pub(super) rows: i64,
-    /// Cells that attention looks at.
-    pub(super) n_kv: i64,
+}
+
+/// Who sees whom, and so whose kernels attend.
+pub(super) enum SightInput<'g> {
+    /// Ours.
+    Ancestors(Tensor<'g>, Arc<Workspace>),
+    /// ggml's: a mask `[n_kv, rows]`, and the same within the sliding window.
+    Masks { mask: Tensor<'g>, window_mask: Option<Tensor<'g>>, n_kv: i64 },
 }
 
 /// One layer: its weights, its cache, and the graph they are built into.
 pub(super) struct Block<'a, 'g> {
     pub(super) graph: &'a Builder<'g>,
+    pub(super) model: &'a StagedModel,
     pub(super) arch: &'a Architecture,
     pub(super) layer: u32,
     pub(super) weights: &'a LayerWeights,
@@ -58,15 +66,15 @@ impl<'g> Block<'_, 'g> {
         if matches!(wanted, Some(None)) {
             return None;
         }
-        let mut attended = self.linear(self.attend(inputs, q), T::AttnOutput, T::AttnOutputBias);
+        let mut attended = self.attend(inputs, q);
         let mut residual = h;
         if let Some(Some(ids)) = wanted {
             attended = self.graph.get_rows(attended, ids);
             residual = self.graph.get_rows(residual, ids);
         }
-        let h = self.graph.add(self.norm_if_any(attended, T::AttnPostNorm), residual);
-        let fed = self.feed_forward(self.norm(h, T::FfnNorm));
-        Some(self.graph.add(self.norm_if_any(fed, T::FfnPostNorm), h))
+        let h = self.added(attended, [T::AttnOutput, T::AttnOutputBias, T::AttnPostNorm], residual);
+        let activated = self.activate(self.norm(h, T::FfnNorm));
+        Some(self.added(activated, [T::FfnDown, T::FfnDownBias, T::FfnPostNorm], h))
     }
 
     /// Rotated queries `[head_dim, heads, rows]`, rotated keys `[head_dim, kv_heads, rows]`, values `[n_embd_kv, rows]`.
@@ -112,31 +120,46 @@ impl<'g> Block<'_, 'g> {
 
     /// Attention of `q` over the cache, `[n_embd_q, rows]`.
     fn attend(&self, inputs: &StageInputs<'g>, q: Tensor<'g>) -> Tensor<'g> {
+        let shape = self.model.attention(self.layer);
+        let (mask, n_kv) = match &inputs.sight {
+            SightInput::Ancestors(sight, workspace) => {
+                let sources = [q, self.keys, self.values, *sight];
+                return self.graph.attend(sources, self.products.0, shape, Arc::clone(workspace));
+            }
+            SightInput::Masks { mask, window_mask, n_kv } => {
+                let window_mask = self.arch.layer_window(self.layer).and(*window_mask);
+                (window_mask.unwrap_or(*mask), *n_kv)
+            }
+        };
         let (dim, kv) = (i64::from(self.arch.head_dim), i64::from(self.arch.n_heads_kv));
         let heads = |cache: Tensor<'g>| {
             let head_bytes = cache.nb(1) / self.arch.n_heads_kv as usize;
-            self.graph.view_3d(cache, [dim, inputs.n_kv, kv], [cache.nb(1), head_bytes], 0)
+            self.graph.view_3d(cache, [dim, n_kv, kv], [cache.nb(1), head_bytes], 0)
         };
-        let window_mask = self.arch.layer_window(self.layer).and(inputs.window_mask);
-        let mask = window_mask.unwrap_or(inputs.mask);
-        let scale = if self.arch.family.scale_queries { 1.0 } else { self.arch.attention_scale };
-        let cap = self.arch.attention_cap.unwrap_or(0.0);
-        self.graph.attention(q, heads(self.keys), heads(self.values), mask, scale, cap)
+        self.graph.attention(q, heads(self.keys), heads(self.values), mask, shape.scale, shape.soft_cap)
     }
 
-    fn feed_forward(&self, x: Tensor<'g>) -> Tensor<'g> {
+    /// The gated activation of the feed-forward block, `[n_ff, rows]`.
+    fn activate(&self, x: Tensor<'g>) -> Tensor<'g> {
         let activation = self.arch.family.activation;
+        if self.arch.family.fused_gate_up {
+            return self.graph.gated_halves(activation, self.product(x, T::FfnUp));
+        }
+        let weights = [T::FfnGate, T::FfnUp].map(|which| self.weights.matrix(which));
         let has_bias = [T::FfnGateBias, T::FfnUpBias].iter().any(|&bias| self.weights.vector(bias).is_some());
-        let joined = if has_bias { None } else { self.joined(x, [T::FfnGate, T::FfnUp]) };
-        let activated = match joined {
-            _ if self.arch.family.fused_gate_up => self.graph.gated_halves(activation, self.product(x, T::FfnUp)),
-            Some(gate_up) => self.graph.gated_halves(activation, gate_up),
-            None => {
-                let up = self.linear(x, T::FfnUp, T::FfnUpBias);
-                self.graph.gated(activation, self.linear(x, T::FfnGate, T::FfnGateBias), up)
-            }
-        };
-        self.linear(activated, T::FfnDown, T::FfnDownBias)
+        let one_walk = if has_bias { None } else { self.products.gated(self.graph, x, weights, activation) };
+        one_walk.unwrap_or_else(|| {
+            let up = self.linear(x, T::FfnUp, T::FfnUpBias);
+            self.graph.gated(activation, self.linear(x, T::FfnGate, T::FfnGateBias), up)
+        })
+    }
+
+    /// The product of `x` with a matrix, with its bias and norm if there are any, added to `residual`.
+    fn added(&self, x: Tensor<'g>, [weight, bias, norm]: [T; 3], residual: Tensor<'g>) -> Tensor<'g> {
+        if self.weights.vector(bias).is_none() && self.weights.vector(norm).is_none() {
+            return self.products.added(self.graph, x, self.weights.matrix(weight), residual);
+        }
+        self.graph.add(self.norm_if_any(self.linear(x, weight, bias), norm), residual)
     }
 
     /// Products of `x` with several matrices side by side, if one walk over all of them can make it.

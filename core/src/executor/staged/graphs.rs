@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use super::block::{self, Block, StageInputs, WEIGHTS};
+use super::block::{self, Block, SightInput, StageInputs, WEIGHTS};
 use super::products::Products;
-use super::state::{State, StateTensors};
+use super::state::{Sight, State, StateTensors};
 use super::weights::StagedModel;
 use crate::architecture::GlobalTensor;
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
+use crate::kernels::attention::Workspace;
 use crate::kernels::graph::{Builder, Graph, Tensor};
 use crate::kernels::store::{TensorId, TensorStore};
 
 /// What a graph computes. Two passes of one shape run the same graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Layers `from .. to` over `rows` rows that look at `n_kv` cells. After the last layer `wanted` rows are left.
+    /// Layers `from .. to` over `rows` rows that look at `n_kv` cells, or at any number with our attention. After the last layer
+    /// `wanted` rows are left.
     Stage { from: usize, to: usize, rows: usize, wanted: usize, n_kv: usize },
     /// Logits of `rows` selected hidden states.
     Projection { rows: usize },
@@ -33,6 +35,7 @@ pub(super) struct Graphs {
     model: Arc<StagedModel>,
     stores: Vec<Arc<TensorStore>>,
     tensors: StateTensors,
+    workspace: Arc<Workspace>,
     built: Vec<(Shape, Graph)>,
 }
 
@@ -42,7 +45,11 @@ impl Graphs {
 
     pub(super) fn new(model: Arc<StagedModel>, state: &State) -> Self {
         let stores = vec![Arc::clone(model.store()), Arc::clone(state.store())];
-        Self { model, stores, tensors: state.tensors().clone(), built: Vec::with_capacity(Self::KEPT) }
+        let tensors = state.tensors().clone();
+        let n_threads = model.options().threads.n_threads();
+        let cells = if model.attends() { State::padded(tensors.n_cells) } else { 0 };
+        let workspace = Arc::new(Workspace::new(&model.attention(0), cells, n_threads));
+        Self { model, stores, tensors, workspace, built: Vec::with_capacity(Self::KEPT) }
     }
 
     /// Gives the graph of `shape` its memory, and forgets it again.
@@ -124,6 +131,7 @@ impl Graphs {
             let selection = || (wanted > 0).then(|| graph.head(self.state(graph, tensors.selection), wanted));
             let block = Block {
                 graph,
+                model,
                 arch: model.arch(),
                 layer: u32::try_from(layer).expect("layers are counted in u32"),
                 weights: model.layer(layer),
@@ -145,11 +153,12 @@ impl Graphs {
         StageInputs {
             positions: graph.head(self.state(graph, tensors.positions), rows),
             cells: graph.head(self.state(graph, tensors.cells), rows),
-            mask: mask(tensors.mask),
-            window_mask: tensors.window_mask.map(mask),
+            sight: match tensors.sight {
+                Sight::Ancestors(id) => SightInput::Ancestors(self.state(graph, id), Arc::clone(&self.workspace)),
+                Sight::Masks(id, window) => SightInput::Masks { mask: mask(id), window_mask: window.map(mask), n_kv },
+            },
             rope_factors: self.rope_factors().map(|id| graph.stored(WEIGHTS, id)),
             rows,
-            n_kv,
         }
     }
 

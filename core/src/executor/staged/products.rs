@@ -2,10 +2,14 @@
 
 use super::block::WEIGHTS;
 use super::weights::Weight;
+use crate::architecture::Activation;
 use crate::kernels::gemm::{ActivationShape, Isa, PackedMatrix};
 use crate::kernels::graph::{Builder, Tensor};
 
 /// Multiplies, with our kernels for this instruction set where the weights are packed, else with ggml's.
+///
+/// What our kernels can do in one walk over the weights, they do in one node: matrices with one input, a gate with what it
+/// gates, a product with the residual it is added to.
 #[derive(Clone, Copy)]
 pub(super) struct Products(pub(super) Isa);
 
@@ -14,28 +18,68 @@ impl Products {
     pub(super) fn one<'g>(self, graph: &Builder<'g>, x: Tensor<'g>, weight: Weight) -> Tensor<'g> {
         match weight {
             Weight::Ggml(id) => graph.mul_mat(graph.stored(WEIGHTS, id), x),
-            Weight::Packed(id) => self.packed(graph, x, vec![graph.packed(WEIGHTS, id)]),
+            Weight::Packed(id) => self.packed(graph, x, vec![graph.packed(WEIGHTS, id)], None),
         }
     }
 
-    /// Products with several matrices side by side, `[Σ n, rows]`: the activations are quantised once, and all matrices are walked
-    /// in one node. `None` if they are not all packed for the same kind of activations.
-    pub(super) fn joined<'g>(self, graph: &Builder<'g>, x: Tensor<'g>, weights: &[Weight]) -> Option<Tensor<'g>> {
-        let packed = |weight: &Weight| match weight {
-            Weight::Ggml(_) => None,
-            Weight::Packed(id) => Some(graph.packed(WEIGHTS, *id)),
-        };
-        let matrices: Vec<PackedMatrix> = weights.iter().map(packed).collect::<Option<_>>()?;
-        let kind = matrices[0].shape().format().activations();
-        let same_kind = matrices.iter().all(|m| m.shape().format().activations() == kind);
-        same_kind.then(|| self.packed(graph, x, matrices))
+    /// `x · Wᵀ + residual`.
+    pub(super) fn added<'g>(
+        self,
+        graph: &Builder<'g>,
+        x: Tensor<'g>,
+        weight: Weight,
+        residual: Tensor<'g>,
+    ) -> Tensor<'g> {
+        match weight {
+            Weight::Ggml(_) => graph.add(self.one(graph, x, weight), residual),
+            Weight::Packed(id) => self.packed(graph, x, vec![graph.packed(WEIGHTS, id)], Some(residual)),
+        }
     }
 
-    fn packed<'g>(self, graph: &Builder<'g>, x: Tensor<'g>, matrices: Vec<PackedMatrix>) -> Tensor<'g> {
-        let shape = matrices[0].shape();
-        let rows = usize::try_from(x.ne(1)).expect("rows are counted in usize");
-        let shape = ActivationShape::new(shape.format().activations(), rows, shape.k(), self.0.interleave());
-        let shape = shape.expect("packed matrices have whole blocks, and a pass has rows");
-        graph.packed_products(graph.quantise(x, self.0, shape), self.0, shape, matrices)
+    /// Products with several matrices side by side, `[Σ n, rows]`, or `None` if that takes more than one walk.
+    pub(super) fn joined<'g>(self, graph: &Builder<'g>, x: Tensor<'g>, weights: &[Weight]) -> Option<Tensor<'g>> {
+        let matrices = walked_together(graph, weights)?;
+        Some(self.packed(graph, x, matrices, None))
     }
+
+    /// `f(x · gateᵀ) · (x · upᵀ)`, or `None` if that takes more than one walk.
+    pub(super) fn gated<'g>(
+        self,
+        graph: &Builder<'g>,
+        x: Tensor<'g>,
+        weights: [Weight; 2],
+        activation: Activation,
+    ) -> Option<Tensor<'g>> {
+        let matrices: [PackedMatrix; 2] = walked_together(graph, &weights)?.try_into().ok()?;
+        let shape = self.shape(x, &matrices[0]);
+        Some(graph.gated_products(graph.quantise(x, self.0, shape), self.0, shape, matrices, activation))
+    }
+
+    fn packed<'g>(
+        self,
+        graph: &Builder<'g>,
+        x: Tensor<'g>,
+        matrices: Vec<PackedMatrix>,
+        residual: Option<Tensor<'g>>,
+    ) -> Tensor<'g> {
+        let shape = self.shape(x, &matrices[0]);
+        graph.packed_products(graph.quantise(x, self.0, shape), self.0, shape, matrices, residual)
+    }
+
+    fn shape(self, x: Tensor<'_>, matrix: &PackedMatrix) -> ActivationShape {
+        let rows = usize::try_from(x.ne(1)).expect("rows are counted in usize");
+        let (kind, k) = (matrix.shape().format().activations(), matrix.shape().k());
+        ActivationShape::new(kind, rows, k, self.0.interleave()).expect("whole blocks, and a pass has rows")
+    }
+}
+
+/// The matrices, if all are packed and take the same kind of activations.
+fn walked_together(graph: &Builder<'_>, weights: &[Weight]) -> Option<Vec<PackedMatrix>> {
+    let packed = |weight: &Weight| match weight {
+        Weight::Ggml(_) => None,
+        Weight::Packed(id) => Some(graph.packed(WEIGHTS, *id)),
+    };
+    let matrices: Vec<PackedMatrix> = weights.iter().map(packed).collect::<Option<_>>()?;
+    let kind = matrices.first()?.shape().format().activations();
+    matrices.iter().all(|m| m.shape().format().activations() == kind).then_some(matrices)
 }

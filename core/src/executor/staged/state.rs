@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::weights::StagedModel;
-use crate::architecture::Architecture;
 use crate::error::{ErrorKind, Result};
 use crate::executor::options::KvType;
 use crate::executor::pass::Pass;
+use crate::kernels::custom::SIGHT_HEADER;
 use crate::kernels::machine::Device;
 use crate::kernels::store::{StoreBuilder, TensorId, TensorStore, element};
 use crate::kv_cache::KvCache;
@@ -24,16 +24,24 @@ pub(super) struct StateTensors {
     pub(super) cells: TensorId,
     /// `[max_rows]`, i32: rows that a stage or a projection selects.
     pub(super) selection: TensorId,
-    /// `[padded cells · max_rows]`, f16; a pass uses the start of it as `[n_kv, rows]`.
-    pub(super) mask: TensorId,
-    /// The same for layers with a sliding window.
-    pub(super) window_mask: Option<TensorId>,
+    /// Who sees whom.
+    pub(super) sight: Sight,
     /// `[n_embd, max_rows]`, f32.
     pub(super) hidden: TensorId,
     /// `[n_embd_kv, padded cells]` per layer.
     pub(super) keys: Vec<TensorId>,
     /// `[n_embd_kv, padded cells]` per layer.
     pub(super) values: Vec<TensorId>,
+}
+
+/// Who sees whom, as the attention kernels want to be told.
+#[derive(Clone, Copy)]
+pub(super) enum Sight {
+    /// For ours: `[SIGHT_HEADER + words · max_rows]`, i64.
+    Ancestors(TensorId),
+    /// For ggml's: `[padded cells · max_rows]`, f16, of which a pass uses the start as `[n_kv, rows]`; and the same for layers with a
+    /// sliding window.
+    Masks(TensorId, Option<TensorId>),
 }
 
 /// The tensors and the host memory to fill them from.
@@ -46,6 +54,7 @@ pub(super) struct State {
     numbers: Vec<i32>,
     cells: Vec<i64>,
     mask: Vec<u16>,
+    ancestors: Vec<u64>,
     row: Vec<f32>,
     cell: Vec<u8>,
 }
@@ -71,8 +80,7 @@ impl State {
                 return Err(ErrorKind::InvalidOption { option: "kv_type", reason }.into());
             }
         };
-        let padded = Self::padded(n_cells);
-        let (store, tensors) = allocate(arch, kv_element, n_cells, max_rows)?;
+        let (store, tensors) = allocate(model, kv_element, n_cells, max_rows)?;
         Ok(Self {
             store,
             tensors,
@@ -81,7 +89,8 @@ impl State {
             cell_bytes,
             numbers: Vec::with_capacity(max_rows),
             cells: Vec::with_capacity(max_rows),
-            mask: Vec::with_capacity(padded * max_rows),
+            mask: Vec::new(),
+            ancestors: vec![0; SIGHT_HEADER + max_rows.div_ceil(64) * max_rows],
             row: vec![0.0; arch.n_embd as usize],
             cell: vec![0; cell_bytes],
         })
@@ -107,9 +116,14 @@ impl State {
         self.cells.clear();
         self.cells.extend(kept.iter().map(|&r| i64::from(to_i32(cache.cell(r)))));
         self.store.write(self.tensors.cells, 0, &self.cells);
-        self.write_mask(self.tensors.mask, kept, None, cache);
-        if let Some(mask) = self.tensors.window_mask {
-            self.write_mask(mask, kept, self.window, cache);
+        match self.tensors.sight {
+            Sight::Ancestors(tensor) => self.write_ancestors(tensor, kept, cache),
+            Sight::Masks(mask, window_mask) => {
+                self.write_mask(mask, kept, None, cache);
+                if let Some(mask) = window_mask {
+                    self.write_mask(mask, kept, self.window, cache);
+                }
+            }
         }
     }
 
@@ -122,6 +136,15 @@ impl State {
         self.numbers.clear();
         self.numbers.extend(numbers);
         self.store.write(tensor, 0, &self.numbers);
+    }
+
+    fn write_ancestors(&mut self, tensor: TensorId, kept: &[u32], cache: &KvCache) {
+        let words = cache.n_rows().div_ceil(64);
+        let used = SIGHT_HEADER + words * kept.len();
+        self.ancestors[0] = cache.len() as u64;
+        self.ancestors[1] = words as u64;
+        cache.write_ancestors(kept, words, &mut self.ancestors[SIGHT_HEADER..used]);
+        self.store.write(tensor, 0, &self.ancestors[..used]);
     }
 
     fn write_mask(&mut self, tensor: TensorId, kept: &[u32], window: Option<usize>, cache: &KvCache) {
@@ -153,20 +176,26 @@ fn to_i32(n: usize) -> i32 {
     i32::try_from(n).expect("tokens, positions and cells are below 2^31")
 }
 
-fn allocate(arch: &Architecture, kv: u32, n_cells: usize, max_rows: usize) -> Result<(Arc<TensorStore>, StateTensors)> {
+fn allocate(model: &StagedModel, kv: u32, n_cells: usize, max_rows: usize) -> Result<(Arc<TensorStore>, StateTensors)> {
+    let arch = model.arch();
     let n_layers = arch.n_layers as usize;
     let mut store = StoreBuilder::new(Device::cpu()?, 7 + 2 * n_layers, Vec::new());
     let (rows, cells) = (max_rows as u64, State::padded(n_cells) as u64);
     let kv_shape = [u64::from(arch.n_embd_kv()), cells];
-    let masks = |store: &mut StoreBuilder<'_>| store.zeroed("the attention mask", element::F16, &[cells * rows]);
+    let sight = if model.attends() {
+        let words = SIGHT_HEADER as u64 + rows.div_ceil(64) * rows;
+        Sight::Ancestors(store.zeroed("inputs", element::I64, &[words])?)
+    } else {
+        let mut mask = || store.zeroed("the attention mask", element::F16, &[cells * rows]);
+        Sight::Masks(mask()?, arch.window.map(|_| mask()).transpose()?)
+    };
     let tensors = StateTensors {
         n_cells,
         tokens: store.zeroed("inputs", element::I32, &[rows])?,
         positions: store.zeroed("inputs", element::I32, &[rows])?,
         cells: store.zeroed("inputs", element::I64, &[rows])?,
         selection: store.zeroed("inputs", element::I32, &[rows])?,
-        mask: masks(&mut store)?,
-        window_mask: arch.window.map(|_| masks(&mut store)).transpose()?,
+        sight,
         hidden: store.zeroed("hidden states", element::F32, &[u64::from(arch.n_embd), rows])?,
         keys: (0..n_layers).map(|_| store.zeroed("the K/V cache", kv, &kv_shape)).collect::<Result<_>>()?,
         values: (0..n_layers).map(|_| store.zeroed("the K/V cache", kv, &kv_shape)).collect::<Result<_>>()?,

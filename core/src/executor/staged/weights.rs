@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::executor::options::{Kernels, KvType};
 use crate::executor::{Executor, Weights};
 use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::kernels::attention::{AttentionShape, CacheFormat};
 use crate::kernels::gemm::{Isa, PackedShape, WeightFormat};
 use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
@@ -157,6 +158,30 @@ impl StagedModel {
         self.isa
     }
 
+    /// Attention in `layer`, for our kernels.
+    pub(super) fn attention(&self, layer: u32) -> AttentionShape {
+        let arch = &self.arch;
+        let format = match self.options.kv_type {
+            KvType::F16 => CacheFormat::F16,
+            KvType::Q8_0 => CacheFormat::Q8_0,
+        };
+        AttentionShape {
+            n_head: arch.n_heads as usize,
+            n_head_kv: arch.n_heads_kv as usize,
+            head_dim: arch.head_dim as usize,
+            keys: format,
+            values: format,
+            scale: if arch.family.scale_queries { 1.0 } else { arch.attention_scale },
+            soft_cap: arch.attention_cap.unwrap_or(0.0),
+            window: arch.layer_window(layer).map_or(usize::MAX, |w| w as usize),
+        }
+    }
+
+    /// Whether our kernels attend; if not, ggml's do.
+    pub(super) fn attends(&self) -> bool {
+        self.options.kernels != Kernels::Ggml && self.attention(0).is_supported()
+    }
+
     pub(super) fn store(&self) -> &Arc<TensorStore> {
         &self.store
     }
@@ -236,6 +261,8 @@ impl<'a> Loader<'a> {
             _ if self.kernels == Kernels::Ggml => return None,
             TensorType::Q8_0 => WeightFormat::Q8_0,
             TensorType::Q4_0 => WeightFormat::Q4_0,
+            TensorType::Q4_K => WeightFormat::Q4_K,
+            TensorType::Q6_K => WeightFormat::Q6_K,
             _ => return None,
         };
         let size = |n: u64| usize::try_from(n).ok();

@@ -112,7 +112,9 @@ fn check_floats(gguf: &Gguf<'_>, model: &Hyperparameters<'_>) -> Checked {
             Value::F64(number) => number,
             _ => continue,
         };
-        let must_be_positive = key.ends_with("rope.freq_base") || key.ends_with("rope.freq_base_swa");
+        // Models without rotary embedding may have a zero here.
+        let rotates = Family::of(model.architecture).is_some();
+        let must_be_positive = rotates && (key.ends_with("rope.freq_base") || key.ends_with("rope.freq_base_swa"));
         if !number.is_finite() || (key.ends_with("epsilon") && number < 0.0) || (must_be_positive && number <= 0.0) {
             return Err(Unusable::invalid(format!("{key} is {number}")));
         }

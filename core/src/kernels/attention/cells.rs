@@ -41,6 +41,7 @@ impl<'a> Visibility<'a> {
     }
 
     /// The number of the highest cell that any row sees, plus one.
+    #[cfg(test)]
     pub(crate) fn cells(&self) -> usize {
         let highest = |row: &[u64]| {
             let word = row.iter().rposition(|&word| word != 0).unwrap_or(0);

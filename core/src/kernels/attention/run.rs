@@ -46,7 +46,7 @@ const UNIT_QUERIES: usize = 64;
 /// A cache line of floats.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Line(UnsafeCell<[f32; 16]>);
+struct Line(#[allow(dead_code)] UnsafeCell<[f32; 16]>); // reached through pointers
 
 /// Memory of the operation, for any number of nodes that run one after another.
 #[derive(Debug)]
@@ -82,9 +82,9 @@ impl Workspace {
         }
     }
 
-    /// Bytes that it takes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.memory.len() * 64
+    /// Threads that it serves.
+    pub(crate) fn n_threads(&self) -> usize {
+        self.n_threads
     }
 
     /// Fewer units than this are split into their ranges.

@@ -20,6 +20,7 @@ pub(crate) enum WeightFormat {
 
 impl WeightFormat {
     /// Every format.
+    #[allow(dead_code)] // for tests and the benchmark
     pub(crate) const ALL: [Self; 4] = [Self::Q8_0, Self::Q4_0, Self::Q4_K, Self::Q6_K];
 
     /// Weights per block; `k` is a multiple of it.

@@ -40,11 +40,11 @@ mod against_ggml;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use activations::{ActivationKind, ActivationShape, quantise};
+pub(crate) use activations::{ActivationShape, quantise};
 pub(crate) use chunks::{ChunkCounter, Share};
 pub(crate) use format::WeightFormat;
 pub(crate) use gate::Gate;
 pub(crate) use half::f16_to_f32;
 pub(crate) use isa::{Isa, Kind};
-pub(crate) use packed::{ALIGNMENT, PackedMatrix, PackedShape};
+pub(crate) use packed::{PackedMatrix, PackedShape};
 pub(crate) use product::{GatedPart, Part, gated_product, product};

@@ -11,9 +11,6 @@
 use super::format::WeightFormat;
 use super::isa::Interleave;
 
-/// Version of the layout that [`PackedShape::pack_group`] writes: part of the key of anything that outlives the process.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
-
 /// Alignment of every group, and of the memory that holds packed matrices, in bytes.
 pub(crate) const ALIGNMENT: usize = 64;
 
@@ -103,15 +100,27 @@ impl PackedShape {
             rows.len() <= row_bytes * self.interleave.group && rows.len().is_multiple_of(row_bytes),
             "a group's rows"
         );
-        out.fill(0);
+        if rows.len() < row_bytes * self.interleave.group {
+            out.fill(0); // rows that are not there multiply as zeros
+        }
+        match self.interleave.step {
+            4 => self.pack_rows::<4>(rows, out),
+            8 => self.pack_rows::<8>(rows, out),
+            step => unreachable!("no instruction set multiplies {step} weights per lane"),
+        }
+    }
+
+    /// [`pack_group`](Self::pack_group) for a step that the compiler knows: bytes then move as words.
+    fn pack_rows<const STEP: usize>(&self, rows: &[u8], out: &mut [u8]) {
+        let row_bytes = self.format.gguf_row_bytes(self.k);
         let (scales, quants) = out.split_at_mut(self.scales_bytes());
         for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
             for (block, bytes) in bytes.chunks_exact(self.format.gguf_block_bytes()).enumerate() {
                 match self.format {
-                    WeightFormat::Q8_0 => self.pack_q8_0(scales, quants, row, block, bytes),
-                    WeightFormat::Q4_0 => self.pack_q4_0(scales, quants, row, block, bytes),
-                    WeightFormat::Q4_K => self.pack_q4_k(scales, quants, row, block, bytes),
-                    WeightFormat::Q6_K => self.pack_q6_k(scales, quants, row, block, bytes),
+                    WeightFormat::Q8_0 => self.pack_q8_0::<STEP>(scales, quants, row, block, bytes),
+                    WeightFormat::Q4_0 => self.pack_q4_0::<STEP>(scales, quants, row, block, bytes),
+                    WeightFormat::Q4_K => self.pack_q4_k::<STEP>(scales, quants, row, block, bytes),
+                    WeightFormat::Q6_K => self.pack_q6_k::<STEP>(scales, quants, row, block, bytes),
                 }
             }
         }
@@ -122,6 +131,7 @@ impl PackedShape {
     /// # Panics
     ///
     /// If `source` is not `n` rows or `out` not [`bytes`](Self::bytes) long.
+    #[cfg(test)]
     pub(crate) fn pack(&self, source: &[u8], out: &mut [u8]) {
         let row_bytes = self.format.gguf_row_bytes(self.k);
         assert_eq!(source.len(), self.n * row_bytes, "a matrix in the file");
@@ -138,33 +148,51 @@ impl PackedShape {
         k / step * (group * step) + row * step + k % step
     }
 
-    fn pack_q8_0(&self, scales: &mut [u8], quants: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q8_0<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
         let flip = if self.interleave.signed { 0 } else { 0x80 };
-        let step = self.interleave.step;
-        for (i, weights) in bytes[2..].chunks_exact(step).enumerate() {
-            let at = self.slab_offset(row, block * 32 + i * step);
-            for (out, weight) in quants[at..at + step].iter_mut().zip(weights) {
-                *out = weight ^ flip;
-            }
+        for (i, weights) in bytes[2..].as_chunks::<STEP>().0.iter().enumerate() {
+            let at = self.slab_offset(row, block * 32 + i * STEP);
+            quants[at..at + STEP].copy_from_slice(&weights.map(|weight| weight ^ flip));
         }
         write(scales, (block * self.interleave.group + row) * 2, &bytes[..2]);
     }
 
-    fn pack_q4_0(&self, scales: &mut [u8], quants: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q4_0<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
         // In the file a byte holds weights i and i + 16 of its block.
         let nibbles = &bytes[2..];
         let weight = |k: usize| if k < 16 { nibbles[k] & 15 } else { nibbles[k - 16] >> 4 };
         let group = self.interleave.group;
-        self.pack_nibbles(&mut quants[group * block * 16..], row, 32, weight);
+        self.pack_nibbles::<STEP, 32>(&mut quants[group * block * 16..], row, std::array::from_fn(weight));
         write(scales, (block * group + row) * 2, &bytes[..2]);
     }
 
-    fn pack_q4_k(&self, scales: &mut [u8], quants: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q4_k<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
         let (in_file, nibbles) = (&bytes[4..16], &bytes[16..]);
         // In the file 32 bytes hold two runs of 32 weights, the first in the low nibbles.
         let weight = |k: usize| nibbles[k / 64 * 32 + k % 32] >> (k / 32 % 2 * 4) & 15;
         let group = self.interleave.group;
-        self.pack_nibbles(&mut quants[group * block * 128..], row, 256, weight);
+        self.pack_nibbles::<STEP, 256>(&mut quants[group * block * 128..], row, std::array::from_fn(weight));
         let scales = &mut scales[group * block * q4_k::BYTES..];
         for run in 0..8 {
             // Six bits each: the first four runs in a byte's low bits, the others' upper two bits above those.
@@ -181,19 +209,26 @@ impl PackedShape {
         write(scales, group * q4_k::MINIMUM + row * 2, &bytes[2..4]);
     }
 
-    fn pack_q6_k(&self, scales: &mut [u8], quants: &mut [u8], row: usize, block: usize, bytes: &[u8]) {
+    fn pack_q6_k<const STEP: usize>(
+        &self,
+        scales: &mut [u8],
+        quants: &mut [u8],
+        row: usize,
+        block: usize,
+        bytes: &[u8],
+    ) {
         let (low, high, in_file) = (&bytes[..128], &bytes[128..192], &bytes[192..]);
         // In the file each half of 128 weights is four runs of 32: nibbles low, low, high, high; two bits each in turn.
         let nibble = |k: usize| low[k / 128 * 64 + k % 64] >> (k / 64 % 2 * 4) & 15;
         let bits = |k: usize| high[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-        let Interleave { group, step, .. } = self.interleave;
+        let group = self.interleave.group;
         let (high, low) = quants[group * block * 192..].split_at_mut(group * 64);
-        self.pack_nibbles(low, row, 256, nibble);
+        self.pack_nibbles::<STEP, 256>(low, row, std::array::from_fn(nibble));
         // Four slabs share a byte of upper bits.
-        for k in (0..256).step_by(4 * step) {
+        for k in (0..256).step_by(4 * STEP) {
             let at = self.slab_offset(row, k / 4);
-            for i in 0..step {
-                high[at + i] = (0..4).map(|slab| bits(k + slab * step + i) << (2 * slab)).sum();
+            for i in 0..STEP {
+                high[at + i] = (0..4).map(|slab| bits(k + slab * STEP + i) << (2 * slab)).sum();
             }
         }
         let scales = &mut scales[group * block * q6_k::BYTES..];
@@ -203,14 +238,13 @@ impl PackedShape {
         write(scales, group * q6_k::SCALE + row * 2, &in_file[16..]);
     }
 
-    /// Writes `len` nibbles of `row`, slabs in pairs of low and high nibbles.
-    fn pack_nibbles(&self, quants: &mut [u8], row: usize, len: usize, weight: impl Fn(usize) -> u8) {
-        let step = self.interleave.step;
-        for pair in (0..len).step_by(2 * step) {
-            let at = self.slab_offset(row, pair / 2);
-            for i in 0..step {
-                quants[at + i] = weight(pair + i) | weight(pair + step + i) << 4;
-            }
+    /// Writes the nibbles of a block of `row`, slabs in pairs of low and high nibbles.
+    fn pack_nibbles<const STEP: usize, const LEN: usize>(&self, quants: &mut [u8], row: usize, weights: [u8; LEN]) {
+        let slabs = weights.as_chunks::<STEP>().0;
+        for (pair, [low, high]) in slabs.as_chunks::<2>().0.iter().enumerate() {
+            let at = self.slab_offset(row, pair * STEP);
+            let joined: [u8; STEP] = std::array::from_fn(|i| low[i] | high[i] << 4);
+            quants[at..at + STEP].copy_from_slice(&joined);
         }
     }
 }

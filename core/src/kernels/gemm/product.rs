@@ -41,7 +41,7 @@ pub(crate) unsafe fn product(isa: Isa, parts: &[Part], activations: &ActivationS
     let len = share.chunk_len(groups, CHUNK_GROUPS);
     let mut results = Results([[0.0; 16]; TILE_ROWS]);
     while let Some(chunk) = share.take(groups.div_ceil(len)) {
-        for tiles in runs(activations.tiles()) {
+        for tiles in runs(activations) {
             let mut first = 0;
             for part in parts {
                 let shape = part.weights.shape();
@@ -50,12 +50,11 @@ pub(crate) unsafe fn product(isa: Isa, parts: &[Part], activations: &ActivationS
                 let kernels = kernels(isa, shape.format());
                 let here = (chunk * len).max(first)..(chunk * len + len).min(first + shape.groups());
                 for group in here.map(|group| group - first) {
-                    for tile in tiles.clone() {
-                        let tile = activations.tile(tile);
+                    for tile in tiles.iter() {
                         // SAFETY: the caller's promise; a group belongs to one chunk, so no two threads write the same results.
                         unsafe {
-                            multiply_tile(kernels, &part.weights, group, &tile, x, &mut results);
-                            write_tile(&results, part, group, &tile);
+                            multiply_tile(kernels, &part.weights, group, tile, x, &mut results);
+                            write_tile(&results, part, group, tile);
                         }
                     }
                 }
@@ -100,16 +99,15 @@ pub(crate) unsafe fn gated_product(
     let mut ups = Results([[0.0; 16]; TILE_ROWS]);
     let len = share.chunk_len(up.groups(), CHUNK_GROUPS / 2);
     while let Some(chunk) = share.take(up.groups().div_ceil(len)) {
-        for tiles in runs(activations.tiles()) {
+        for tiles in runs(activations) {
             for group in chunk * len..(chunk * len + len).min(up.groups()) {
-                for tile in tiles.clone() {
-                    let tile = activations.tile(tile);
+                for tile in tiles.iter() {
                     // SAFETY: the caller's promise; a group belongs to one chunk, so no two threads write the same results.
                     unsafe {
-                        multiply_tile(gate_kernels, &part.gate, group, &tile, x, &mut gates);
-                        multiply_tile(up_kernels, &part.up, group, &tile, x, &mut ups);
+                        multiply_tile(gate_kernels, &part.gate, group, tile, x, &mut gates);
+                        multiply_tile(up_kernels, &part.up, group, tile, x, &mut ups);
                         gate::apply(isa, part.function, &gates, &mut ups, tile.rows);
-                        write_tile(&ups, &out, group, &tile);
+                        write_tile(&ups, &out, group, tile);
                     }
                 }
             }
@@ -117,9 +115,25 @@ pub(crate) unsafe fn gated_product(
     }
 }
 
+/// Some tiles in a row. Where they lie is worked out once for all groups that meet them.
+struct Run {
+    tiles: [Tile; RUN_TILES],
+    len: usize,
+}
+
+impl Run {
+    fn iter(&self) -> impl Iterator<Item = &Tile> {
+        self.tiles[..self.len].iter()
+    }
+}
+
 /// Splits tiles into runs whose activations fit the second cache.
-fn runs(tiles: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    (0..tiles).step_by(RUN_TILES).map(move |first| first..(first + RUN_TILES).min(tiles))
+fn runs(activations: &ActivationShape) -> impl Iterator<Item = Run> + '_ {
+    let tiles = activations.tiles();
+    (0..tiles).step_by(RUN_TILES).map(move |first| Run {
+        tiles: std::array::from_fn(|i| activations.tile((first + i).min(tiles - 1))),
+        len: RUN_TILES.min(tiles - first),
+    })
 }
 
 /// Multiplies a tile with a group, in as few kernels as the instruction set's registers allow, evenly.
@@ -172,7 +186,9 @@ unsafe fn write_tile(results: &Results, part: &Part, group: usize, tile: &Tile) 
         // SAFETY: row and columns lie in `y` and in the residual, by the caller's promise.
         unsafe {
             let y = part.y.add(at);
-            if part.residual.is_null() {
+            if part.residual.is_null() && columns == results.len() {
+                y.cast::<[f32; 16]>().write(*results);
+            } else if part.residual.is_null() {
                 y.copy_from_nonoverlapping(results.as_ptr(), columns);
             } else {
                 let residual = part.residual.add(at);

@@ -1,6 +1,7 @@
 //! The products against plain arithmetic, and every instruction set, row count and thread count against every other, bit for bit.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+use super::activations::ActivationKind;
 use super::half::f16_to_f32;
 use super::*;
 

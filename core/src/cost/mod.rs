@@ -1,0 +1,398 @@
+//! What a cycle costs: measured on line, predicted for the shapes that growth considers.
+//!
+//! A cycle is draft, verify, projection, sampling and bookkeeping. Verify is a table by rows for each bucket of cached length
+//! (Lever's online table, arXiv 2605.16786, section 2.1), with a surcharge per leaf for executors that pay for leaves, and an
+//! I/O part that every cycle pays once: it counts in the cycle and not in the margin, which is why slow flash grows big trees.
+//! Shapes unseen at one cached length take the nearest length's figure, scaled by how the two compare where both were seen.
+//! A *pace* common to all shapes follows heat and busy neighbours, so that shapes not run lately do not keep yesterday's price.
+//!
+//! Deliberately not here: clocks (durations are observations), what is verified (`growth`), when to speculate (`governor`).
+
+pub mod curve;
+mod profile;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::tree::Source;
+
+use curve::{Curve, Point, Window, table};
+pub use profile::{Profile, ProfileKey};
+
+/// Cached positions per bucket. Attention over 256 more cells moves a pass by 1–5 % of its cost, below the noise.
+const BUCKET: usize = 256;
+
+/// Passes whose median change against their shape's record makes the pace: two outliers among them do not move it.
+const PACE_WINDOW: usize = 5;
+
+/// Measurements of a shape before it may argue about the pace: until then the shape's own figure is the more likely error.
+const PACE_MIN_SEEN: usize = 3;
+
+/// One verify pass that was run, times in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PassCost {
+    /// Rows of the pass.
+    pub rows: usize,
+    /// Rows without children.
+    pub leaves: usize,
+    /// Committed positions before the pass.
+    pub cached: usize,
+    /// The transformer layers, without waiting for weights.
+    pub verify_ms: f64,
+    /// Waiting for weights from flash that no computation covered.
+    pub io_ms: f64,
+    /// Rows projected, in calls of `projected_per_call` rows each.
+    pub projected: usize,
+    /// Rows per call of the projection: 1 on demand, all of them batched.
+    pub projected_per_call: usize,
+    /// The output projection, all calls.
+    pub project_ms: f64,
+    /// Tokens sampled.
+    pub sampled: usize,
+    /// Sampler chain, constraints and penalties, all tokens.
+    pub sample_ms: f64,
+    /// Everything else in the cycle but drafting: masks, commit, text, bookkeeping.
+    pub overhead_ms: f64,
+}
+
+impl PassCost {
+    /// The whole cycle without drafting, in ms.
+    pub fn total_ms(&self) -> f64 {
+        self.verify_ms + self.io_ms + self.project_ms + self.sample_ms + self.overhead_ms
+    }
+}
+
+/// How the rows of a pass should be projected, and what both ways were expected to cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Projection {
+    /// All rows in one call; otherwise one row at a time along the accepted path (Lever 2.3).
+    pub batched: bool,
+    /// Expected ms for the expected accepted path, row by row.
+    pub on_demand_ms: f64,
+    /// Expected ms for all rows at once.
+    pub batched_ms: f64,
+}
+
+/// Prices of one moment, at one cached length: what growth plans with. A plain value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prices {
+    /// Layers by rows, ms, `[max_rows + 1]`, non-decreasing.
+    pub verify_ms: Vec<f64>,
+    /// Projection in one call by rows, ms, `[max_rows + 1]`, non-decreasing.
+    pub project_ms: Vec<f64>,
+    /// Surcharge per leaf beyond the first, ms.
+    pub leaf_ms: f64,
+    /// Paid once per cycle whatever its rows, ms: exposed I/O and bookkeeping.
+    pub fixed_ms: f64,
+    /// Per emitted token, ms.
+    pub sample_ms: f64,
+    /// Drafting by free sources per drafted row, ms.
+    pub row_ms: f64,
+}
+
+impl Prices {
+    /// Rows that the prices reach.
+    pub fn max_rows(&self) -> usize {
+        self.verify_ms.len().saturating_sub(1)
+    }
+
+    /// Expected ms of a cycle of `rows` rows that emits `tokens` tokens, free drafting included. Rows beyond the table cost infinity.
+    pub fn cycle_ms(&self, rows: usize, leaves: usize, tokens: f64) -> f64 {
+        let Some(verify) = self.verify_ms.get(rows) else { return f64::INFINITY };
+        let projection = self.projection(rows, tokens);
+        let leaf_ms = self.leaf_ms * leaves.saturating_sub(1) as f64;
+        let row_ms = self.row_ms * rows.saturating_sub(1) as f64;
+        verify + leaf_ms + projection.cheaper_ms() + self.fixed_ms + self.sample_ms * tokens + row_ms
+    }
+
+    /// Expected ms of a token decoded plainly.
+    pub fn plain_ms(&self) -> f64 {
+        self.cycle_ms(1, 1, 1.0)
+    }
+
+    /// Which way of projecting `rows` rows is cheaper when `tokens` of them are expected to be asked for.
+    pub fn projection(&self, rows: usize, tokens: f64) -> Projection {
+        let at = |rows: usize| self.project_ms.get(rows).copied().unwrap_or(f64::INFINITY);
+        let on_demand_ms = at(1) * tokens.clamp(1.0, rows.max(1) as f64);
+        let batched_ms = at(rows);
+        Projection { batched: batched_ms < on_demand_ms, on_demand_ms, batched_ms }
+    }
+}
+
+impl Projection {
+    /// The smaller of the two.
+    pub fn cheaper_ms(&self) -> f64 {
+        self.on_demand_ms.min(self.batched_ms)
+    }
+}
+
+/// All that was measured about one model on one device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CostModel {
+    /// Layers by bucket of cached length, at pace 1.
+    verify: BTreeMap<usize, Curve>,
+    project: Curve,
+    /// Draft model: one batch by rows.
+    draft_model: Curve,
+    /// Other sources: proposing at one node.
+    draft: [Window; Source::COUNT],
+    leaf: Window,
+    io: Window,
+    sample: Window,
+    overhead: Window,
+    /// The latest passes' cost over their shape's record.
+    paces: VecDeque<f64>,
+}
+
+impl CostModel {
+    /// Takes a pass into account. Times that are not finite or negative are ignored.
+    pub fn observe(&mut self, pass: &PassCost) {
+        self.observe_verify(pass);
+        self.io.push(pass.io_ms);
+        self.overhead.push(pass.overhead_ms);
+        if pass.sampled > 0 {
+            self.sample.push(pass.sample_ms / pass.sampled as f64);
+        }
+        if pass.projected > 0 {
+            let per_call = pass.projected_per_call.clamp(1, pass.projected);
+            let calls = pass.projected as f64 / per_call as f64;
+            self.project.observe(per_call, pass.project_ms / calls);
+        }
+    }
+
+    fn observe_verify(&mut self, pass: &PassCost) {
+        if !(pass.verify_ms.is_finite() && pass.verify_ms > 0.0) {
+            return;
+        }
+        let bucket = pass.cached / BUCKET;
+        let extra_leaves = pass.leaves.saturating_sub(1) as f64;
+        let known = self.verify.get(&bucket).and_then(|curve| curve.window(pass.rows));
+        let known = known.filter(|window| window.len() >= PACE_MIN_SEEN).and_then(Window::median);
+        if let Some(recorded) = known.filter(|&ms| ms > 0.0) {
+            let without_leaves = (pass.verify_ms - self.leaf_ms() * extra_leaves).max(0.0);
+            self.observe_pace(without_leaves / recorded);
+            if extra_leaves > 0.0 {
+                self.leaf.push((pass.verify_ms / self.pace() - recorded).max(0.0) / extra_leaves);
+            }
+        }
+        let own_ms = (pass.verify_ms - self.leaf_ms() * extra_leaves).max(0.0);
+        let recorded_ms = own_ms / self.pace();
+        self.verify.entry(bucket).or_default().observe(pass.rows, recorded_ms);
+    }
+
+    fn observe_pace(&mut self, change: f64) {
+        if self.paces.len() >= PACE_WINDOW {
+            self.paces.pop_front();
+        }
+        self.paces.push_back(change);
+    }
+
+    /// Takes a batch of `rows` rows through the draft model into account, ms, catching up included.
+    pub fn observe_draft_batch(&mut self, rows: usize, ms: f64) {
+        self.draft_model.observe(rows, ms);
+    }
+
+    /// Takes `ms` for the candidates of `source` at one node into account.
+    pub fn observe_draft(&mut self, source: Source, ms: f64) {
+        self.draft[source.index()].push(ms);
+    }
+
+    /// Expected ms for the candidates of `source` at one node; 0 if never measured.
+    pub fn draft_ms(&self, source: Source) -> f64 {
+        self.draft[source.index()].median().unwrap_or(0.0)
+    }
+
+    /// Expected ms of a draft model batch by rows, `[max_rows + 1]`; `assumed` gives what was not measured.
+    ///
+    /// A draft model that has only read long prompts has said nothing about the few rows it drafts with but an upper bound; the
+    /// assumption stands below it until it is tried.
+    pub fn draft_batch_ms(&self, max_rows: usize, assumed: impl Fn(usize) -> f64) -> Vec<f64> {
+        let measured = self.draft_model.table(max_rows).into_iter().enumerate();
+        let fewest = self.draft_model.fewest_rows().unwrap_or(usize::MAX);
+        measured
+            .map(|(rows, ms)| match (rows < fewest, self.draft_model.is_empty()) {
+                (_, true) => assumed(rows),
+                (true, false) => ms.min(assumed(rows)),
+                (false, false) => ms,
+            })
+            .collect()
+    }
+
+    /// Ms of a verify pass now over what it cost when its shape was recorded.
+    pub fn pace(&self) -> f64 {
+        let mut sorted: Vec<f64> = self.paces.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        match sorted.get(sorted.len() / 2) {
+            Some(&pace) if sorted.len() >= PACE_WINDOW => pace.max(f64::MIN_POSITIVE),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether any pass was measured: before that, all prices are zero and mean nothing.
+    pub fn is_empty(&self) -> bool {
+        self.verify.values().all(Curve::is_empty)
+    }
+
+    /// Prices of passes of up to `max_rows` rows behind `cached` committed positions.
+    pub fn prices(&self, cached: usize, max_rows: usize) -> Prices {
+        let pace = self.pace();
+        let mut verify_ms = table(&self.points_near(cached / BUCKET), max_rows);
+        verify_ms.iter_mut().for_each(|ms| *ms *= pace);
+        Prices {
+            verify_ms,
+            project_ms: self.project.table(max_rows),
+            leaf_ms: self.leaf_ms(),
+            fixed_ms: self.io.median().unwrap_or(0.0) + self.overhead.median().unwrap_or(0.0),
+            sample_ms: self.sample.median().unwrap_or(0.0),
+            row_ms: Source::ALL.iter().filter(|&&s| s != Source::Model).map(|&s| self.draft_ms(s)).sum(),
+        }
+    }
+
+    fn leaf_ms(&self) -> f64 {
+        self.leaf.median().unwrap_or(0.0) * self.pace()
+    }
+
+    /// The points of `bucket`, and for row counts not seen there those of the nearest other buckets, scaled to it.
+    fn points_near(&self, bucket: usize) -> Vec<Point> {
+        let mut others: Vec<(usize, Vec<Point>)> = self.verify.iter().map(|(&b, curve)| (b, curve.points())).collect();
+        others.sort_by_key(|&(other, _)| other.abs_diff(bucket));
+        let mut merged: BTreeMap<usize, Point> = BTreeMap::new();
+        let own = others.first().filter(|(b, _)| *b == bucket).map(|(_, points)| points.clone()).unwrap_or_default();
+        for (_, points) in &others {
+            for &point in points {
+                let Point { rows, cost, weight } = point;
+                let scaled = Point { rows, cost: cost * ratio(&own, points, rows), weight };
+                merged.entry(rows).or_insert(scaled);
+            }
+        }
+        merged.into_values().collect()
+    }
+}
+
+/// How `own` compares with `other` at the row count nearest to `rows` that both have; 1 if there is none.
+fn ratio(own: &[Point], other: &[Point], rows: usize) -> f64 {
+    let at = |points: &[Point], rows| points.iter().find(|p| p.rows == rows).map(|p| p.cost);
+    let shared = own.iter().filter_map(|p| Some((p.rows, p.cost / at(other, p.rows).filter(|&c| c > 0.0)?)));
+    shared.min_by_key(|&(at, _)| at.abs_diff(rows)).map_or(1.0, |(_, ratio)| ratio)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ggml's and our own kernels on two Zen 4 cores, 1B shape, Q8_0, ms.
+    const GGML: [(usize, f64); 6] = [(1, 26.5), (2, 54.0), (4, 63.0), (8, 96.0), (16, 170.0), (64, 556.0)];
+
+    fn pass(rows: usize, cached: usize, verify_ms: f64) -> PassCost {
+        PassCost { rows, leaves: 1, cached, verify_ms, ..PassCost::default() }
+    }
+
+    fn measured(curve: &[(usize, f64)], cached: usize) -> CostModel {
+        let mut model = CostModel::default();
+        for _ in 0..3 {
+            curve.iter().for_each(|&(rows, ms)| model.observe(&pass(rows, cached, ms)));
+        }
+        model
+    }
+
+    #[test]
+    fn gives_back_what_was_measured() {
+        let prices = measured(&GGML, 100).prices(100, 64);
+        for (rows, ms) in GGML {
+            assert!((prices.verify_ms[rows] - ms).abs() < 1e-9);
+        }
+        assert!((prices.plain_ms() - 26.5).abs() < 1e-9);
+        assert_eq!(prices.cycle_ms(65, 1, 1.0), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_length_never_seen_takes_its_neighbour_scaled_where_they_meet() {
+        let mut model = measured(&GGML, 100);
+        assert!((model.prices(2000, 8).verify_ms[8] - 96.0).abs() < 1e-9);
+        for _ in 0..3 {
+            model.observe(&pass(1, 2000, 53.0));
+        }
+        let prices = model.prices(2000, 8);
+        assert!((prices.verify_ms[1] - 53.0).abs() < 1e-9);
+        assert!((prices.verify_ms[8] - 192.0).abs() < 1e-9, "one row costs twice as much there, so eight are taken to");
+        assert!((model.prices(100, 8).verify_ms[8] - 96.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn outliers_do_not_move_prices() {
+        let mut model = measured(&GGML, 0);
+        for round in 0..30 {
+            let ms = if round % 5 == 4 { 900.0 } else { 26.5 };
+            model.observe(&pass(1, 0, ms));
+        }
+        let prices = model.prices(0, 8);
+        assert!((prices.verify_ms[1] / 26.5 - 1.0).abs() < 0.08, "{}", prices.verify_ms[1]);
+        assert!((prices.verify_ms[8] / 96.0 - 1.0).abs() < 0.12, "{}", prices.verify_ms[8]);
+    }
+
+    #[test]
+    fn heat_reaches_shapes_that_are_not_run() {
+        let mut model = measured(&GGML, 0);
+        (0..12).for_each(|_| model.observe(&pass(4, 0, 63.0 * 1.5)));
+        let prices = model.prices(0, 16);
+        assert!((prices.verify_ms[4] / (63.0 * 1.5) - 1.0).abs() < 0.02, "{}", prices.verify_ms[4]);
+        assert!(prices.verify_ms[1] > 26.5 * 1.25, "{}", prices.verify_ms[1]);
+    }
+
+    #[test]
+    fn a_wrong_seed_is_corrected_without_touching_the_rest() {
+        let mut model = CostModel::default();
+        GGML.iter().for_each(|&(rows, ms)| model.observe(&pass(rows, 0, if rows == 8 { 40.0 } else { ms })));
+        (0..6).for_each(|_| model.observe(&pass(8, 0, 96.0)));
+        let prices = model.prices(0, 16);
+        assert!((prices.verify_ms[8] - 96.0).abs() < 1.0, "{}", prices.verify_ms[8]);
+        assert!((prices.verify_ms[1] / 26.5 - 1.0).abs() < 0.1, "{}", prices.verify_ms[1]);
+    }
+
+    #[test]
+    fn io_is_in_the_cycle_and_not_in_the_margin() {
+        let mut model = measured(&GGML, 0);
+        let before = model.prices(0, 8);
+        (0..9).for_each(|_| model.observe(&PassCost { io_ms: 950.0, ..pass(4, 0, 63.0) }));
+        let after = model.prices(0, 8);
+        let margin = |p: &Prices| p.cycle_ms(5, 1, 1.0) - p.cycle_ms(4, 1, 1.0);
+        assert!((margin(&after) - margin(&before)).abs() < 1e-6);
+        assert!((after.plain_ms() - before.plain_ms() - 950.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn leaves_cost_where_the_executor_says_so() {
+        let mut model = measured(&[(1, 20.0), (4, 30.0)], 0);
+        (0..9).for_each(|_| model.observe(&PassCost { leaves: 3, ..pass(4, 0, 34.0) }));
+        let prices = model.prices(0, 4);
+        let surcharge = prices.cycle_ms(4, 3, 1.0) - prices.cycle_ms(4, 1, 1.0);
+        assert!(surcharge > 0.5, "{surcharge}");
+        assert!((prices.cycle_ms(4, 3, 1.0) - 34.0).abs() < 2.0);
+    }
+
+    #[test]
+    fn what_a_draft_model_costs_by_the_row_is_assumed_until_it_is_tried() {
+        let mut model = CostModel::default();
+        let assumed = |rows: usize| 3.0 + rows as f64;
+        assert_eq!(model.draft_batch_ms(2, assumed), [3.0, 4.0, 5.0]);
+        model.observe_draft_batch(64, 20.0);
+        assert_eq!(model.draft_batch_ms(2, assumed)[1], 4.0);
+        assert_eq!(model.draft_batch_ms(64, assumed)[64], 20.0);
+        model.observe_draft_batch(1, 2.5);
+        assert_eq!(model.draft_batch_ms(2, assumed)[1], 2.5);
+    }
+
+    #[test]
+    fn projects_the_cheaper_way() {
+        let prices = Prices {
+            verify_ms: vec![0.0, 30.0, 31.0, 32.0, 33.0],
+            project_ms: vec![0.0, 4.0, 4.1, 4.2, 4.3],
+            leaf_ms: 0.0,
+            fixed_ms: 0.0,
+            sample_ms: 0.0,
+            row_ms: 0.0,
+        };
+        assert!(prices.projection(4, 2.5).batched);
+        let dear = Prices { project_ms: vec![0.0, 4.0, 8.0, 12.0, 16.0], ..prices };
+        assert_eq!(dear.projection(4, 2.5), Projection { batched: false, on_demand_ms: 10.0, batched_ms: 16.0 });
+    }
+}

@@ -1,0 +1,506 @@
+//! Drafts from a small model with the target's vocabulary.
+//!
+//! Growth asks about a batch of frontier nodes at a time (Lever 2.3: wide frontiers are batched); the best tokens behind each
+//! come back as candidates, so the draft has several branches per step and one row of the model per node asked about. Its KV
+//! cache is kept in step by comparing tokens: what it has read and the path wanted agree up to some point, it is truncated there and
+//! reads on. After a rejection nothing is read again but the correction.
+//!
+//! Between batches the cache holds the history and the path to the best node of the last batch; a batch elsewhere reads the few
+//! tokens from the branching point again.
+//!
+//! Vocabularies must be the same token for token: [`check_vocabulary`]. Bridging others by re-tokenising is not built: a draft
+//! of other pieces rarely pays on the texts this is for.
+//!
+//! Deliberately not here: when it is worth asking (`growth`), and what its word is worth (`calibration`).
+
+use super::{Answer, BatchDrafter, Candidate, Hindsight, TopK, bin};
+use crate::cancel::Cancel;
+use crate::error::{ErrorKind, Result};
+use crate::executor::{Executor, Row};
+use crate::token::Token;
+use crate::tokenizer::Vocabulary;
+use crate::tree::{Claim, DraftTree, NodeId, Source};
+
+/// Lower edges of the bins of a candidate's weight among the best tokens.
+const WEIGHTS: [f64; 11] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.97];
+
+/// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
+const MAX_UNREAD: usize = 8;
+
+/// Fails with `InvalidOption` unless every token of the draft model's vocabulary is the same bytes in the target's.
+///
+/// Sizes may differ by padding: tokens beyond the smaller vocabulary are not compared and never proposed. Models that share a
+/// size but not the pieces are told apart, which a comparison of sizes cannot do.
+pub fn check_vocabulary(target: &dyn Vocabulary, draft: &dyn Vocabulary) -> Result<()> {
+    let refuse = |reason| Err(ErrorKind::InvalidOption { option: "draft_model", reason }.into());
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for token in (0..).take(target.n_tokens().min(draft.n_tokens())) {
+        ours.clear();
+        theirs.clear();
+        target.decode_token(token, true, &mut ours);
+        draft.decode_token(token, true, &mut theirs);
+        if ours != theirs || target.is_end_of_generation(token) != draft.is_end_of_generation(token) {
+            let (ours, theirs) = (String::from_utf8_lossy(&ours), String::from_utf8_lossy(&theirs));
+            return refuse(format!(
+                "its vocabulary differs from the target's: token {token} is {theirs:?}, not {ours:?}; use a draft model of the same family"
+            ));
+        }
+    }
+    if target.n_tokens().min(draft.n_tokens()) * 10 < target.n_tokens().max(draft.n_tokens()) * 9 {
+        let (ours, theirs) = (target.n_tokens(), draft.n_tokens());
+        return refuse(format!(
+            "its vocabulary has {theirs} tokens and the target's {ours}; use a draft model of the same family"
+        ));
+    }
+    Ok(())
+}
+
+/// The drafter.
+pub struct ModelDrafter {
+    executor: Box<dyn Executor>,
+    /// Tokens that both models know are below this.
+    n_vocab: usize,
+    history: Vec<Token>,
+    /// What the executor has committed: a prefix of the history, or the history and part of a drafted path.
+    cached: Vec<Token>,
+    mark: usize,
+    logits: Vec<f32>,
+}
+
+impl ModelDrafter {
+    /// A drafter that has read nothing. `executor` is empty; `target_vocab` is the length of the target's rows of logits.
+    pub fn new(executor: Box<dyn Executor>, target_vocab: usize) -> Self {
+        let n_vocab = executor.shape().n_vocab.min(target_vocab);
+        Self { executor, n_vocab, history: Vec::new(), cached: Vec::new(), mark: 0, logits: Vec::new() }
+    }
+
+    /// Leaves in the cache the longest common beginning of all `wanted` that is at most `limit` long, and returns its length.
+    fn truncate_to_common<'a>(&mut self, wanted: impl Iterator<Item = &'a [Token]>, limit: usize) -> Result<usize> {
+        let common = |path: &[Token]| self.cached.iter().zip(path).take_while(|(a, b)| a == b).count();
+        let keep = wanted.map(common).fold(limit, usize::min);
+        if keep < self.cached.len() {
+            self.executor.truncate(keep)?;
+            self.cached.truncate(keep);
+        }
+        Ok(keep)
+    }
+
+    /// Reads the history up to but without its last token, in passes of as many rows as the executor takes.
+    fn read_history(&mut self, cancel: &Cancel) -> Result<()> {
+        let end = self.history.len().saturating_sub(1);
+        let max_rows = self.executor.shape().max_rows.max(1);
+        while self.cached.len() < end {
+            let next = self.history[self.cached.len()..end].iter().take(max_rows).copied().collect::<Vec<_>>();
+            self.run_chain(&next, 0, cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Reads `tokens` behind the cache and returns the best tokens behind the last `n` of them.
+    fn run_chain(&mut self, tokens: &[Token], n: usize, cancel: &Cancel) -> Result<Vec<TopK>> {
+        let first_wanted = tokens.len() - n.min(tokens.len());
+        let rows: Vec<Row> = (0u32..)
+            .zip(tokens)
+            .map(|(i, &token)| Row { token, parent: i.checked_sub(1), wants_logits: i as usize >= first_wanted })
+            .collect();
+        let all: Vec<u32> = (0..).take(rows.len()).collect();
+        let tops = self.pass(&rows, &all[first_wanted..], &all, cancel)?;
+        self.cached.extend_from_slice(tokens);
+        Ok(tops)
+    }
+
+    /// One pass: the best tokens behind `wanted` rows, and `path` committed. Rolled back on error.
+    fn pass(&mut self, rows: &[Row], wanted: &[u32], path: &[u32], cancel: &Cancel) -> Result<Vec<TopK>> {
+        let result = self.try_pass(rows, wanted, path, cancel);
+        if result.is_err() {
+            self.executor.rollback();
+        }
+        result
+    }
+
+    fn try_pass(&mut self, rows: &[Row], wanted: &[u32], path: &[u32], cancel: &Cancel) -> Result<Vec<TopK>> {
+        let (row_len, n_layers) = (self.executor.shape().n_vocab, self.executor.shape().n_layers);
+        self.executor.begin(rows)?;
+        self.executor.run(n_layers, cancel)?;
+        self.logits.resize(wanted.len() * row_len, 0.0);
+        if !wanted.is_empty() {
+            self.executor.project(wanted, &mut self.logits)?;
+        }
+        self.executor.commit(path)?;
+        Ok(self.logits.chunks(row_len.max(1)).map(|row| TopK::of(&row[..self.n_vocab.min(row.len())])).collect())
+    }
+
+    /// The rows that `paths`, taken in `order`, need beyond the cache; what does not fit is left out.
+    fn batch(&self, paths: &[Vec<Token>], order: &[usize]) -> Batch {
+        let start = self.cached.len();
+        let mut batch = Batch::default();
+        for &i in order {
+            let before = batch.rows.len();
+            let end = add_path(&mut batch.rows, &paths[i][start..]);
+            match end.filter(|_| self.fits(batch.rows.len())) {
+                Some(row) => batch.asked.push((i, row)),
+                None => batch.rows.truncate(before),
+            }
+        }
+        // All paths begin with the history, so its rows are the first.
+        let n_unread = self.history.len().saturating_sub(start + 1).min(batch.rows.len());
+        batch.unread = (0..).take(n_unread).collect();
+        let wanted: Vec<u32> = batch.unread.iter().copied().chain(batch.asked.iter().map(|&(_, row)| row)).collect();
+        wanted.into_iter().for_each(|row| batch.rows[row as usize].wants_logits = true);
+        batch
+    }
+
+    fn fits(&self, n_rows: usize) -> bool {
+        let shape = self.executor.shape();
+        self.executor.len() + n_rows <= shape.n_cells && n_rows <= shape.max_rows
+    }
+}
+
+/// A model's best tokens as candidates.
+fn candidates(top: &TopK) -> Vec<Candidate> {
+    let claim = |rank, weight| Claim { source: Source::Model, major: bin(weight, &WEIGHTS), minor: rank };
+    (0..).zip(top.iter()).map(|(rank, (token, weight))| Candidate { token, claim: claim(rank, weight) }).collect()
+}
+
+/// What the model would have proposed at rows whose next tokens are known.
+fn hindsight(tops: &[TopK], next: &[Token]) -> Vec<Hindsight> {
+    tops.iter().zip(next).map(|(top, &token)| Hindsight { candidates: candidates(top), token }).collect()
+}
+
+/// Rows of a pass about several nodes.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    /// Rows of the history but its last token.
+    unread: Vec<u32>,
+    /// Which of the nodes fitted, by their index, with their rows.
+    asked: Vec<(usize, u32)>,
+}
+
+/// Adds the rows of `path` that are not there yet and returns the row of its end; `None` for an empty path.
+fn add_path(rows: &mut Vec<Row>, path: &[Token]) -> Option<u32> {
+    let mut parent = None;
+    for &token in path {
+        let known = rows.iter().position(|row| row.parent == parent && row.token == token);
+        let at = known.unwrap_or_else(|| {
+            rows.push(Row { token, parent, wants_logits: false });
+            rows.len() - 1
+        });
+        parent = u32::try_from(at).ok();
+    }
+    parent
+}
+
+impl BatchDrafter for ModelDrafter {
+    fn commit(&mut self, token: Token) {
+        self.history.push(token);
+    }
+
+    fn n_unread(&self) -> usize {
+        let read = self.cached.iter().zip(&self.history).take_while(|(a, b)| a == b).count();
+        self.history.len().saturating_sub(read + 1)
+    }
+
+    fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer> {
+        let mut answer = Answer { candidates: vec![Vec::new(); nodes.len()], hindsight: Vec::new() };
+        let paths: Vec<Vec<Token>> = nodes.iter().map(|&n| [self.history.as_slice(), &tree.path(n)].concat()).collect();
+        let Some(shortest) = paths.iter().map(Vec::len).min().filter(|&len| len > 0) else { return Ok(answer) };
+        self.truncate_to_common(paths.iter().map(Vec::as_slice), shortest - 1)?;
+        if self.history.len() + tree.len() > self.executor.shape().n_cells {
+            return Ok(answer);
+        }
+        if self.n_unread() > MAX_UNREAD {
+            self.read_history(cancel)?;
+        }
+        // Best first, so that what does not fit into one pass is what is least likely to be reached.
+        let mut order: Vec<usize> = (0..nodes.len()).collect();
+        order.sort_by(|&a, &b| tree.nodes()[nodes[b]].reach.total_cmp(&tree.nodes()[nodes[a]].reach));
+        let batch = self.batch(&paths, &order);
+        let Some(&(best, best_row)) = batch.asked.first() else { return Ok(answer) };
+        let mut path: Vec<u32> =
+            std::iter::successors(Some(best_row), |&row| batch.rows[row as usize].parent).collect();
+        path.reverse();
+        let wanted: Vec<u32> = batch.unread.iter().copied().chain(batch.asked.iter().map(|&(_, row)| row)).collect();
+        let start = self.cached.len();
+        let tops = self.pass(&batch.rows, &wanted, &path, cancel)?;
+        self.cached.extend_from_slice(&paths[best][start..]);
+        let (read, asked) = tops.split_at(batch.unread.len());
+        answer.hindsight = hindsight(read, self.history.get(start + 1..).unwrap_or_default());
+        for (&(i, _), top) in batch.asked.iter().zip(asked) {
+            answer.candidates[i] = candidates(top);
+        }
+        Ok(answer)
+    }
+
+    fn look(&mut self, n: usize, cancel: &Cancel) -> Result<Vec<Hindsight>> {
+        let end = self.history.len().saturating_sub(1);
+        let history = std::mem::take(&mut self.history);
+        let kept = self.truncate_to_common(std::iter::once(history.as_slice()), end);
+        self.history = history;
+        kept?;
+        if self.history.len() > self.executor.shape().n_cells {
+            return Ok(Vec::new());
+        }
+        let mut seen = Vec::new();
+        let max_rows = self.executor.shape().max_rows.max(1);
+        while self.cached.len() < end {
+            let start = self.cached.len();
+            let chunk: Vec<Token> = self.history[start..end].iter().take(max_rows).copied().collect();
+            let wanted = (start + chunk.len()).saturating_sub(start.max(end.saturating_sub(n)));
+            let tops = self.run_chain(&chunk, wanted, cancel)?;
+            let first = start + chunk.len() - tops.len();
+            seen.extend(hindsight(&tops, &self.history[first + 1..]));
+        }
+        Ok(seen)
+    }
+
+    fn rewind(&mut self, len: usize) {
+        // The cache is compared with the history before it is used, so it needs no truncation here.
+        self.history.truncate(len);
+    }
+
+    fn mark(&mut self) {
+        self.mark = self.history.len();
+    }
+
+    fn roll_back(&mut self) {
+        self.history.truncate(self.mark);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::executor::ExecutorShape;
+    use crate::tokenizer::Encoding;
+    use crate::tree::ROOT;
+
+    /// A model that says, behind any text, the sum of its last two tokens (modulo 50), then that plus one.
+    struct Adder {
+        shape: ExecutorShape,
+        cache: Vec<Token>,
+        pass: Vec<Row>,
+        rows_run: Arc<Mutex<Vec<usize>>>,
+    }
+
+    fn says(text: &[Token]) -> Token {
+        text.iter().rev().take(2).sum::<Token>() % 50
+    }
+
+    impl Adder {
+        fn path(&self, row: u32) -> Vec<Token> {
+            let up = std::iter::successors(Some(row), |&row| self.pass[row as usize].parent);
+            let mut path: Vec<Token> = up.map(|row| self.pass[row as usize].token).collect();
+            path.reverse();
+            [self.cache.clone(), path].concat()
+        }
+    }
+
+    impl Executor for Adder {
+        fn shape(&self) -> &ExecutorShape {
+            &self.shape
+        }
+
+        fn len(&self) -> usize {
+            self.cache.len()
+        }
+
+        fn begin(&mut self, rows: &[Row]) -> Result<()> {
+            assert!(self.pass.is_empty() && !rows.is_empty() && rows.len() <= self.shape.max_rows);
+            assert!(self.cache.len() + rows.len() <= self.shape.n_cells);
+            assert!((0u32..).zip(rows).all(|(i, row)| row.parent.is_none_or(|p| p < i)));
+            self.rows_run.lock().unwrap().push(rows.len());
+            self.pass = rows.to_vec();
+            Ok(())
+        }
+
+        fn run(&mut self, _boundary: usize, cancel: &Cancel) -> Result<()> {
+            if cancel.is_cancelled() { Err(ErrorKind::Cancelled.into()) } else { Ok(()) }
+        }
+
+        fn keep(&mut self, _rows: &[u32]) -> Result<()> {
+            Ok(())
+        }
+
+        fn project(&mut self, rows: &[u32], logits: &mut [f32]) -> Result<()> {
+            logits.fill(0.0);
+            for (row, logits) in rows.iter().zip(logits.chunks_mut(self.shape.n_vocab)) {
+                assert!(self.pass[*row as usize].wants_logits);
+                let token = says(&self.path(*row)) as usize;
+                (logits[token], logits[token + 1]) = (5.0, 3.0);
+            }
+            Ok(())
+        }
+
+        fn commit(&mut self, path: &[u32]) -> Result<()> {
+            self.cache = path.last().map_or_else(|| self.cache.clone(), |&row| self.path(row));
+            self.pass.clear();
+            Ok(())
+        }
+
+        fn rollback(&mut self) {
+            self.pass.clear();
+        }
+
+        fn truncate(&mut self, len: usize) -> Result<()> {
+            assert!(self.pass.is_empty() && len <= self.cache.len());
+            self.cache.truncate(len);
+            Ok(())
+        }
+    }
+
+    fn drafter(max_rows: usize) -> (ModelDrafter, Arc<Mutex<Vec<usize>>>) {
+        let rows_run = Arc::new(Mutex::new(Vec::new()));
+        let shape = ExecutorShape { n_vocab: 64, n_layers: 1, n_cells: 200, max_rows, boundaries: vec![1] };
+        let executor = Adder { shape, cache: Vec::new(), pass: Vec::new(), rows_run: rows_run.clone() };
+        (ModelDrafter::new(Box::new(executor), 60), rows_run)
+    }
+
+    fn commit(drafter: &mut ModelDrafter, tokens: &[Token]) {
+        tokens.iter().for_each(|&token| drafter.commit(token));
+    }
+
+    fn child(tree: &mut DraftTree, parent: NodeId, token: Token, p: f64) -> NodeId {
+        let node = tree.propose(parent, token, Claim { source: Source::Model, major: 0, minor: 0 });
+        tree.set_probability(node, p);
+        node
+    }
+
+    fn firsts(found: &[Vec<Candidate>]) -> Vec<Token> {
+        found.iter().map(|c| c[0].token).collect()
+    }
+
+    #[test]
+    fn answers_a_batch_of_nodes_each_on_its_own_path() {
+        let (mut drafter, rows_run) = drafter(16);
+        commit(&mut drafter, &[1, 2, 3]);
+        let mut tree = DraftTree::new(3);
+        let cancel = Cancel::new();
+        assert_eq!(drafter.n_unread(), 2);
+        let found = drafter.propose(&tree, &[ROOT], &cancel).unwrap().candidates;
+        assert_eq!(found[0].iter().map(|c| c.token).take(2).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!((found[0][0].claim.minor, found[0][1].claim.minor), (0, 1));
+        assert_eq!(drafter.n_unread(), 0);
+        let a = child(&mut tree, ROOT, 5, 0.6);
+        let b = child(&mut tree, ROOT, 6, 0.3);
+        let aa = child(&mut tree, a, 8, 0.9);
+        assert_eq!(firsts(&drafter.propose(&tree, &[a, b], &cancel).unwrap().candidates), [8, 9]);
+        // The cache followed the better branch, so going down it costs one row; going back costs the branch.
+        assert_eq!(firsts(&drafter.propose(&tree, &[aa], &cancel).unwrap().candidates), [13]);
+        let bb = child(&mut tree, b, 9, 0.9);
+        assert_eq!(firsts(&drafter.propose(&tree, &[bb], &cancel).unwrap().candidates), [15]);
+        assert_eq!(*rows_run.lock().unwrap(), [3, 2, 1, 2]);
+    }
+
+    #[test]
+    fn after_a_rejection_reads_only_the_correction() {
+        let (mut drafter, rows_run) = drafter(16);
+        commit(&mut drafter, &[1, 2, 3]);
+        let mut tree = DraftTree::new(3);
+        let a = child(&mut tree, ROOT, 5, 0.9);
+        let b = child(&mut tree, a, 8, 0.9);
+        drafter.propose(&tree, &[b], &Cancel::new()).unwrap();
+        rows_run.lock().unwrap().clear();
+        commit(&mut drafter, &[5, 40]);
+        let found = drafter.propose(&DraftTree::new(40), &[ROOT], &Cancel::new()).unwrap();
+        assert_eq!(firsts(&found.candidates), [45]);
+        assert!(found.hindsight.is_empty());
+        assert_eq!(*rows_run.lock().unwrap(), [1]);
+    }
+
+    #[test]
+    fn says_of_what_others_drafted_what_it_would_have_said() {
+        let (mut drafter, rows_run) = drafter(16);
+        commit(&mut drafter, &[1, 2, 3]);
+        drafter.propose(&DraftTree::new(3), &[ROOT], &Cancel::new()).unwrap();
+        commit(&mut drafter, &[5, 30, 35]);
+        let answer = drafter.propose(&DraftTree::new(35), &[ROOT], &Cancel::new()).unwrap();
+        assert_eq!(firsts(&answer.candidates), [15]);
+        let seen = answer.hindsight.iter().map(|h| (h.candidates[0].token, h.token));
+        assert_eq!(seen.collect::<Vec<_>>(), [(8, 30), (35, 35)]);
+        assert_eq!(*rows_run.lock().unwrap(), [3, 3]);
+    }
+
+    #[test]
+    fn looks_back_on_what_it_missed() {
+        let (mut drafter, rows_run) = drafter(4);
+        commit(&mut drafter, &[1, 2, 3, 5, 8, 0, 8, 9]);
+        let seen = drafter.look(3, &Cancel::new()).unwrap();
+        assert_eq!(
+            seen.iter().map(|s| (s.candidates[0].token, s.token)).collect::<Vec<_>>(),
+            [(13, 0), (8, 8), (8, 9)]
+        );
+        assert_eq!(*rows_run.lock().unwrap(), [4, 3]);
+        assert!(drafter.look(3, &Cancel::new()).unwrap().is_empty(), "nothing new");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_a_full_cache_is_no_error() {
+        let (mut drafter, _) = drafter(2);
+        commit(&mut drafter, &[2]);
+        let mut tree = DraftTree::new(2);
+        let nodes: Vec<NodeId> =
+            [(3, 0.2), (4, 0.5), (5, 0.1)].iter().map(|&(t, p)| child(&mut tree, ROOT, t, p)).collect();
+        let found = drafter.propose(&tree, &nodes, &Cancel::new()).unwrap();
+        assert_eq!(found.candidates.iter().map(Vec::len).collect::<Vec<_>>(), [0, 4, 0]);
+        commit(&mut drafter, &[7; 300]);
+        assert_eq!(drafter.propose(&DraftTree::new(7), &[ROOT], &Cancel::new()).unwrap().candidates, [vec![]]);
+        assert!(drafter.look(5, &Cancel::new()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_cancelled_pass_and_a_rolled_back_turn_leave_it_usable() {
+        let (mut drafter, _) = drafter(16);
+        commit(&mut drafter, &[1, 2]);
+        drafter.mark();
+        commit(&mut drafter, &[30, 40]);
+        let cancel = Cancel::new();
+        cancel.cancel();
+        assert!(drafter.propose(&DraftTree::new(40), &[ROOT], &cancel).unwrap_err().is_cancelled());
+        drafter.propose(&DraftTree::new(40), &[ROOT], &Cancel::new()).unwrap();
+        drafter.roll_back();
+        commit(&mut drafter, &[3]);
+        assert_eq!(firsts(&drafter.propose(&DraftTree::new(3), &[ROOT], &Cancel::new()).unwrap().candidates), [5]);
+    }
+
+    /// Tokens are their number in letters, shifted.
+    struct Letters(usize, u32);
+
+    impl Vocabulary for Letters {
+        fn n_tokens(&self) -> usize {
+            self.0
+        }
+
+        fn encode(&self, _text: &str, _encoding: Encoding) -> Result<Vec<Token>> {
+            Ok(Vec::new())
+        }
+
+        fn decode_token(&self, token: Token, _special: bool, out: &mut Vec<u8>) {
+            let shift = if token >= 20 { self.1 } else { 0 };
+            out.extend(format!("t{}", token + shift).bytes());
+        }
+
+        fn is_end_of_generation(&self, token: Token) -> bool {
+            token == 0
+        }
+
+        fn bos(&self) -> Option<Token> {
+            None
+        }
+
+        fn eos(&self) -> Option<Token> {
+            Some(0)
+        }
+    }
+
+    #[test]
+    fn vocabularies_of_equal_size_and_other_pieces_are_refused() {
+        assert!(check_vocabulary(&Letters(100, 0), &Letters(100, 0)).is_ok());
+        assert!(check_vocabulary(&Letters(100, 0), &Letters(96, 0)).is_ok(), "padding");
+        let message = check_vocabulary(&Letters(100, 0), &Letters(100, 1)).unwrap_err().to_string();
+        assert!(message.contains("token 20 is \"t21\", not \"t20\""), "{message}");
+        assert!(check_vocabulary(&Letters(100, 0), &Letters(50, 0)).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! When the draft model is worth its price, and about which nodes.
+//!
+//! Its answer is not known before it is asked, so what is compared is a hope: a chain of its candidates at the rate at which
+//! they have been right lately, verified beside what the other sources propose (counting only what those leave open, level by
+//! level) or instead of it. Lever (2.1) charges each node the draft's mean cost and takes what comes; with free sources beside
+//! it the question is rather what the model adds.
+
+use crate::cost::Prices;
+use crate::tree::{DraftTree, NodeId};
+
+use super::{Grower, MARGIN, Prefix};
+
+/// Steps for which a draft model's run of accepted tokens is thought ahead.
+const LOOKAHEAD: usize = 8;
+
+/// A figure for each of the next levels below a node.
+type Levels = [f64; LOOKAHEAD];
+
+/// What asking the draft model costs and promises.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quote {
+    /// How often the best candidate is right where it is asked, other sources included, in [0, 1].
+    pub first_rate: f64,
+    /// Ms per call by nodes asked about, `[max_model_batch + 1]`; index 0 is not read.
+    pub batch_ms: Vec<f64>,
+    /// Ms before the first call of this step: what it has not read yet.
+    pub catch_up_ms: f64,
+    /// What asking has come to lately over what was hoped of it: the hope knows neither that a doubtful answer ends the asking
+    /// early nor that other sources go on where the model's token leads.
+    pub hope_factor: f64,
+}
+
+/// Speed over plain decoding of the best chain that a draft model alone would draft by its recent record.
+pub fn chain_speedup(prices: &Prices, quote: &Quote) -> f64 {
+    let call_ms = quote.batch_ms.get(1).copied().unwrap_or(f64::INFINITY);
+    let (mut tokens, mut next, mut best) = (1.0, 1.0, 1.0f64);
+    for n in 1..=2 * LOOKAHEAD {
+        next *= quote.first_rate.clamp(0.0, 1.0);
+        tokens += next;
+        let ms = prices.cycle_ms(1 + n, 1, tokens) + call_ms * n as f64;
+        best = best.max(tokens * prices.plain_ms() / ms);
+    }
+    best
+}
+
+impl Grower<'_> {
+    /// The frontier nodes about which the draft model should be asked now, parents before children; empty if it should not.
+    pub(super) fn worth_asking(&mut self, tree: &DraftTree, best: Prefix, quote: &Quote) -> Vec<NodeId> {
+        let levels = self.levels(tree, best);
+        let open = |node: &NodeId| {
+            !self.asked.get(*node).copied().unwrap_or(false) && tree.nodes()[*node].depth < self.limits.max_depth
+        };
+        let nodes: Vec<NodeId> = self.order.iter().copied().filter(open).collect();
+        let hopes = nodes.iter().map(|&node| (self.hope(tree, best, node, &levels, quote), node));
+        let Some((hope, first)) = hopes.max_by(|x, y| x.0.total_cmp(&y.0).then(y.1.cmp(&x.1))) else {
+            return Vec::new();
+        };
+        let now = self.rate(best.rows, best.leaves, best.tokens);
+        let is_first = self.model_rounds == 0;
+        if hope * if is_first { quote.hope_factor } else { 1.0 } <= now * if is_first { MARGIN } else { 1.0 } {
+            return Vec::new();
+        }
+        self.hoped_rate.get_or_insert(hope);
+        // Further nodes come along where they are worth their share of the call.
+        let promise = |node: NodeId| gains(tree, node, &levels, quote)[0];
+        let mut others: Vec<(f64, NodeId)> =
+            nodes.into_iter().filter(|&n| n != first).map(|n| (promise(n), n)).collect();
+        others.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
+        let row_ms = self.prices.cycle_ms(best.rows + 2, 1, 1.0) - self.prices.cycle_ms(best.rows + 1, 1, 1.0);
+        let call_ms = |n: usize| quote.batch_ms.get(n).copied().unwrap_or(f64::INFINITY);
+        let mut batch = vec![first];
+        for &(worth, node) in others.iter().take(self.limits.max_model_batch.saturating_sub(1)) {
+            if worth <= now * (call_ms(batch.len() + 1) - call_ms(batch.len()) + row_ms) {
+                break;
+            }
+            batch.push(node);
+        }
+        batch.sort_unstable();
+        batch
+    }
+
+    /// By node, the selected reach 1, 2, … edges below it.
+    fn levels(&self, tree: &DraftTree, best: Prefix) -> Vec<Levels> {
+        let mut levels = vec![[0.0; LOOKAHEAD]; tree.len()];
+        let mut selected = self.order[..best.rows.min(self.order.len())].to_vec();
+        selected.sort_unstable();
+        for &node in selected.iter().rev() {
+            let Some(parent) = tree.nodes()[node].parent else { continue };
+            levels[parent][0] += tree.nodes()[node].reach;
+            let below = levels[node];
+            (1..LOOKAHEAD).for_each(|level| levels[parent][level] += below[level - 1]);
+        }
+        levels
+    }
+
+    /// The best rate that asking about `node` may lead to, if the model's next candidates do as well as its recent ones.
+    ///
+    /// Either they are verified beside what the other sources propose, and count where that is wrong; or they replace it: the
+    /// model tells which of many doubtful candidates is right, and a chain of its own is verified instead.
+    fn hope(&self, tree: &DraftTree, best: Prefix, node: NodeId, levels: &[Levels], quote: &Quote) -> f64 {
+        let nothing = Prefix { rows: 0, leaves: 1, tokens: 0.0 };
+        let alone = tree.ancestors(node).fold(nothing, |sum, above| sum.plus(tree, above));
+        let beside = self.hoped_rate(self.including(tree, best, node), &gains(tree, node, levels, quote), quote);
+        let instead = self.hoped_rate(alone, &gains(tree, node, &[], quote), quote);
+        beside.max(instead)
+    }
+
+    /// The best rate of `base` and a chain of the model's whose tokens bring `gains`.
+    fn hoped_rate(&self, base: Prefix, gains: &Levels, quote: &Quote) -> f64 {
+        let call_ms = quote.batch_ms.get(1).copied().unwrap_or(f64::INFINITY);
+        let mut spent = if self.model_rounds == 0 { quote.catch_up_ms } else { 0.0 };
+        let (mut tokens, mut hoped) = (base.tokens, 0.0f64);
+        let rounds = self.limits.max_model_rounds - self.model_rounds;
+        for (step, gain) in (1..=rounds).zip(gains) {
+            tokens += gain;
+            spent += call_ms;
+            let pass_ms = self.prices.cycle_ms(base.rows + step, base.leaves, tokens);
+            hoped = hoped.max(tokens / (pass_ms + self.model_ms + spent));
+        }
+        hoped
+    }
+
+    /// `best` with `node` and its ancestors added.
+    fn including(&self, tree: &DraftTree, best: Prefix, node: NodeId) -> Prefix {
+        let selected = &self.order[..best.rows.min(self.order.len())];
+        let missing = tree.ancestors(node).filter(|node| !selected.contains(node));
+        missing.fold(best, |sum, node| sum.plus(tree, node))
+    }
+}
+
+/// Expected accepted tokens, by depth below `node`, from a chain of the model's there, counting only what the selected nodes of
+/// `levels` leave open: the two are taken to be right independently of each other.
+fn gains(tree: &DraftTree, node: NodeId, levels: &[Levels], quote: &Quote) -> Levels {
+    let reach = tree.nodes()[node].reach;
+    let mut chain = reach;
+    let below = levels.get(node).copied().unwrap_or_default();
+    below.map(|selected| {
+        chain *= quote.first_rate.clamp(0.0, 1.0);
+        chain * (1.0 - selected / reach.max(f64::MIN_POSITIVE)).max(0.0)
+    })
+}

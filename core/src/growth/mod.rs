@@ -1,0 +1,272 @@
+//! How much to draft: the tree that brings the most expected tokens per millisecond.
+//!
+//! Lever 2.1 (arXiv 2605.16786): maximise `Ĝ(T) / Ĉ_cycle(T)`, where `Ĝ = 1 + Σ b̂(u)` over the drafted nodes, by taking the
+//! frontier node with the highest `b̂ / ΔĈ` for as long as that beats the ratio so far. Candidates of free sources all add the
+//! same row, so best-first is by b̂ alone. We differ in the stop: Lever's is right where each further row costs more than the
+//! last, and real kernels are not like that (ggml: the second row costs a whole pass, the next two next to nothing; kernels work
+//! in groups of four). So growth goes on while an optimist could still hope, every prefix is priced, and the best one is taken:
+//! the true optimum of the ratio for free candidates under any cost curve, and the same tree as Lever's under a convex one.
+//! A chain, a tree or nothing at all falls out.
+//!
+//! The draft model's answers cost milliseconds, so it is asked only where the frontier promises enough: a batch of frontier
+//! nodes at a time, each discounted by what other sources have already covered there, and judged by the run of further
+//! accepted tokens that its recent record suggests.
+//!
+//! Deliberately not here: who proposes (trait [`Expand`]), prices (`cost`), and doubts about both (`governor`).
+
+mod asking;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::cost::Prices;
+use crate::error::Result;
+use crate::tree::{DraftTree, NodeId, ROOT};
+
+pub use asking::{Quote, chain_speedup};
+
+/// By how much a tree must beat plain decoding before it is verified. The best of many noisy estimates is an overestimate;
+/// without a margin, ties would be lost more often than won.
+pub const MARGIN: f64 = 1.03;
+
+/// What a tree may not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows, the root included; at least 1. Also bounded by the prices' table.
+    pub max_rows: usize,
+    /// Edges between the root and a leaf.
+    pub max_depth: usize,
+    /// Calls of the draft model.
+    pub max_model_rounds: usize,
+    /// Frontier nodes per call of the draft model.
+    pub max_model_batch: usize,
+}
+
+impl Default for Limits {
+    /// 64 rows, the most that the many-row kernels take; depth 40 as SAM-Decoding; 16 rounds of at most 4 nodes.
+    fn default() -> Self {
+        Self { max_rows: 64, max_depth: 40, max_model_rounds: 16, max_model_batch: 4 }
+    }
+}
+
+/// Where candidates come from, as growth sees it.
+pub trait Expand {
+    /// Adds the free sources' candidates under `node` to `tree`, with their probabilities. Called once per node.
+    fn expand(&mut self, tree: &mut DraftTree, node: NodeId);
+
+    /// What the draft model would cost; `None` if there is none to ask.
+    fn quote(&self) -> Option<Quote> {
+        None
+    }
+
+    /// Adds the draft model's candidates under `nodes` to `tree`, with their probabilities, and returns the ms it took.
+    fn ask_model(&mut self, _tree: &mut DraftTree, _nodes: &[NodeId]) -> Result<f64> {
+        Ok(0.0)
+    }
+}
+
+/// What growth decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growth {
+    /// The nodes to verify, best first, the root among them; the root alone is plain decoding.
+    pub selected: Vec<NodeId>,
+    /// Expected tokens of the pass, at least 1: Ĝ.
+    pub expected_tokens: f64,
+    /// Expected ms of the pass, without what drafting has cost.
+    pub pass_ms: f64,
+    /// Expected ms of a plain pass now.
+    pub plain_ms: f64,
+    /// Ms spent on the draft model.
+    pub model_ms: f64,
+    /// Calls of the draft model.
+    pub model_rounds: usize,
+    /// Tokens per ms, drafting included, hoped for when the model was first asked, if it was: without the quote's factor.
+    pub hoped_rate: Option<f64>,
+}
+
+impl Growth {
+    /// Expected tokens per ms, drafting included.
+    pub fn expected_rate(&self) -> f64 {
+        self.expected_tokens / (self.pass_ms + self.model_ms)
+    }
+
+    /// Expected speed over plain decoding, drafting included; 1 if nothing is drafted and nothing was spent.
+    pub fn expected_speedup(&self) -> f64 {
+        let ms = self.pass_ms + self.model_ms;
+        if ms > 0.0 { self.expected_tokens * self.plain_ms / ms } else { 1.0 }
+    }
+}
+
+/// A frontier node in the order in which it is taken: more reach first, then older.
+#[derive(PartialEq)]
+struct Frontier {
+    reach: f64,
+    node: NodeId,
+}
+
+impl Eq for Frontier {}
+
+impl Ord for Frontier {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.reach.total_cmp(&other.reach).then(other.node.cmp(&self.node))
+    }
+}
+
+impl PartialOrd for Frontier {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A prefix of the best-first order.
+#[derive(Clone, Copy, Debug)]
+struct Prefix {
+    rows: usize,
+    leaves: usize,
+    tokens: f64,
+}
+
+impl Prefix {
+    /// With `node` as well, no leaf more.
+    fn plus(self, tree: &DraftTree, node: NodeId) -> Self {
+        Self { rows: self.rows + 1, tokens: self.tokens + tree.nodes()[node].reach, ..self }
+    }
+}
+
+/// Grows `tree` within `limits` and decides which of its nodes to verify.
+///
+/// Fails only if the draft model does.
+pub fn grow(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, limits: Limits) -> Result<Growth> {
+    let mut grower = Grower::new(prices, limits);
+    let mut best = grower.grow_free(tree, sources);
+    while grower.model_rounds < limits.max_model_rounds {
+        let Some(quote) = sources.quote() else { break };
+        let batch = grower.worth_asking(tree, best, &quote);
+        if batch.is_empty() {
+            break;
+        }
+        grower.model_ms += sources.ask_model(tree, &batch)?.max(0.0);
+        grower.model_rounds += 1;
+        grower.mark_asked(tree, &batch);
+        tree.update_reach();
+        best = grower.grow_free(tree, sources);
+    }
+    Ok(grower.decide(best))
+}
+
+/// Follows the most probable child of each node for up to `n` tokens, whatever it costs: the fixed chain that others draft, to
+/// measure against. The draft model is asked at every node, if there is one.
+pub fn grow_chain(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, n: usize) -> Result<Growth> {
+    let mut grower = Grower::new(prices, Limits { max_rows: n + 1, ..Limits::default() });
+    let mut prefix = Prefix { rows: 1, leaves: 1, tokens: 1.0 };
+    grower.order.push(ROOT);
+    while prefix.rows < grower.limits.max_rows {
+        let node = grower.order[prefix.rows - 1];
+        sources.expand(tree, node);
+        if sources.quote().is_some() {
+            grower.model_ms += sources.ask_model(tree, &[node])?.max(0.0);
+            grower.model_rounds += 1;
+        }
+        let by_reach =
+            |&a: &NodeId, &b: &NodeId| tree.nodes()[a].reach.total_cmp(&tree.nodes()[b].reach).then(b.cmp(&a));
+        let Some(child) = tree.children(node).max_by(by_reach) else { break };
+        grower.order.push(child);
+        prefix.rows += 1;
+        prefix.tokens += tree.nodes()[child].reach;
+    }
+    Ok(grower.decide(prefix))
+}
+
+struct Grower<'a> {
+    prices: &'a Prices,
+    limits: Limits,
+    /// By node.
+    expanded: Vec<bool>,
+    asked: Vec<bool>,
+    /// The best-first order as far as it was followed.
+    order: Vec<NodeId>,
+    model_ms: f64,
+    model_rounds: usize,
+    hoped_rate: Option<f64>,
+}
+
+impl<'a> Grower<'a> {
+    fn new(prices: &'a Prices, limits: Limits) -> Self {
+        let max_rows = limits.max_rows.clamp(1, prices.max_rows().max(1));
+        let limits = Limits { max_rows, ..limits };
+        let (expanded, asked, order) = (Vec::new(), Vec::new(), Vec::new());
+        Self { prices, limits, expanded, asked, order, model_ms: 0.0, model_rounds: 0, hoped_rate: None }
+    }
+
+    /// Tokens per ms of a pass, with what drafting has cost so far.
+    fn rate(&self, rows: usize, leaves: usize, tokens: f64) -> f64 {
+        tokens / (self.prices.cycle_ms(rows, leaves, tokens) + self.model_ms)
+    }
+
+    /// Follows the best-first order, letting free sources expand it, and returns the best prefix.
+    fn grow_free(&mut self, tree: &mut DraftTree, sources: &mut impl Expand) -> Prefix {
+        self.order.clear();
+        let mut has_child = vec![false; tree.len()];
+        let mut frontier = BinaryHeap::from([Frontier { reach: 1.0, node: ROOT }]);
+        let mut prefix = Prefix { rows: 0, leaves: 0, tokens: 0.0 };
+        let mut best = Prefix { rows: 1, leaves: 1, tokens: 1.0 };
+        let mut best_rate = self.rate(1, 1, 1.0) * MARGIN;
+        while let Some(Frontier { reach, node }) = frontier.pop() {
+            if prefix.rows >= self.limits.max_rows || (node != ROOT && !self.may_hope(prefix, reach, best_rate)) {
+                break;
+            }
+            has_child.resize(tree.len(), false);
+            // The first child takes its parent's place as a leaf.
+            let opens = tree.nodes()[node].parent.is_none_or(|parent| std::mem::replace(&mut has_child[parent], true));
+            prefix.rows += 1;
+            prefix.leaves += usize::from(opens);
+            prefix.tokens += reach;
+            self.order.push(node);
+            let rate = self.rate(prefix.rows, prefix.leaves, prefix.tokens);
+            if prefix.rows > 1 && rate > best_rate {
+                (best, best_rate) = (prefix, rate);
+            }
+            self.expand(tree, sources, node);
+            let children = tree.children(node).map(|child| Frontier { reach: tree.nodes()[child].reach, node: child });
+            frontier.extend(children);
+        }
+        best
+    }
+
+    fn expand(&mut self, tree: &mut DraftTree, sources: &mut impl Expand, node: NodeId) {
+        self.expanded.resize(tree.len().max(self.expanded.len()), false);
+        if !self.expanded[node] && tree.nodes()[node].depth < self.limits.max_depth {
+            self.expanded[node] = true;
+            sources.expand(tree, node);
+        }
+    }
+
+    /// Whether any number of further rows, each with as much reach as the next one, could beat `best_rate`.
+    fn may_hope(&self, prefix: Prefix, reach: f64, best_rate: f64) -> bool {
+        (prefix.rows + 1..=self.limits.max_rows).any(|rows| {
+            let tokens = prefix.tokens + reach * (rows - prefix.rows) as f64;
+            self.rate(rows, prefix.leaves, tokens) > best_rate
+        })
+    }
+
+    fn mark_asked(&mut self, tree: &DraftTree, nodes: &[NodeId]) {
+        self.asked.resize(tree.len().max(self.asked.len()), false);
+        for &node in nodes {
+            self.asked[node] = true;
+        }
+    }
+
+    fn decide(self, best: Prefix) -> Growth {
+        Growth {
+            selected: self.order[..best.rows.min(self.order.len())].to_vec(),
+            expected_tokens: best.tokens,
+            pass_ms: self.prices.cycle_ms(best.rows, best.leaves, best.tokens),
+            plain_ms: self.prices.plain_ms(),
+            model_ms: self.model_ms,
+            model_rounds: self.model_rounds,
+            hoped_rate: self.hoped_rate,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::token::Token;
+use crate::tree::{Claim, Source};
+
+const CLAIM: Claim = Claim { source: Source::Context, major: 0, minor: 0 };
+
+/// Candidates by path.
+#[derive(Clone, Debug, Default)]
+struct Fixed {
+    free: HashMap<Vec<Token>, Vec<(Token, f64)>>,
+    model: HashMap<Vec<Token>, Vec<(Token, f64)>>,
+    quote: Option<Quote>,
+    asked: Vec<Vec<NodeId>>,
+}
+
+impl Fixed {
+    /// A chain of tokens 1, 2, 3, … with these probabilities.
+    fn chain(probabilities: &[f64]) -> Self {
+        let tokens: Vec<Token> = (1..).take(probabilities.len()).collect();
+        let links = probabilities.iter().enumerate().map(|(i, &p)| (tokens[..i].to_vec(), vec![(tokens[i], p)]));
+        Self { free: links.collect(), ..Self::default() }
+    }
+}
+
+fn add(tree: &mut DraftTree, node: NodeId, children: Option<&Vec<(Token, f64)>>, source: Source) {
+    for &(token, p) in children.into_iter().flatten() {
+        let child = tree.propose(node, token, Claim { source, ..CLAIM });
+        tree.set_probability(child, p);
+    }
+}
+
+impl Expand for Fixed {
+    fn expand(&mut self, tree: &mut DraftTree, node: NodeId) {
+        add(tree, node, self.free.get(&tree.path(node)), Source::Context);
+    }
+
+    fn quote(&self) -> Option<Quote> {
+        self.quote.clone()
+    }
+
+    fn ask_model(&mut self, tree: &mut DraftTree, nodes: &[NodeId]) -> Result<f64> {
+        self.asked.push(nodes.to_vec());
+        nodes.iter().for_each(|&node| add(tree, node, self.model.get(&tree.path(node)), Source::Model));
+        Ok(self.quote.as_ref().map_or(0.0, |q| q.batch_ms[nodes.len()]))
+    }
+}
+
+fn prices(verify_ms: Vec<f64>) -> Prices {
+    let project_ms = vec![0.0; verify_ms.len()];
+    Prices { verify_ms, project_ms, leaf_ms: 0.0, fixed_ms: 0.0, sample_ms: 0.0, row_ms: 0.0 }
+}
+
+/// `fixed + slope · rows`.
+fn linear(fixed: f64, slope: f64) -> Prices {
+    prices((0..=64).map(|rows| fixed + slope * f64::from(rows)).collect())
+}
+
+fn run(mut sources: Fixed, prices: &Prices, limits: Limits) -> (DraftTree, Growth) {
+    let mut tree = DraftTree::new(0);
+    let growth = grow(&mut tree, &mut sources, prices, limits).unwrap();
+    (tree, growth)
+}
+
+#[test]
+fn free_rows_are_all_taken_and_dear_rows_not() {
+    let chain = Fixed::chain(&[0.5; 10]);
+    let (_, all) = run(chain.clone(), &linear(30.0, 0.0), Limits::default());
+    assert_eq!(all.selected.len(), 11);
+    let (_, none) = run(chain, &linear(0.0, 30.0), Limits::default());
+    assert_eq!(none.selected, [ROOT]);
+    assert_eq!((none.expected_tokens, none.pass_ms, none.plain_ms), (1.0, 30.0, 30.0));
+    assert_eq!(none.expected_speedup(), 1.0);
+}
+
+#[test]
+fn looks_beyond_a_hump() {
+    // ggml at Q8_0: the second row costs a whole pass, the next two a third of one. Lever's own rule stops at one row.
+    let ggml = prices(vec![0.0, 26.5, 54.0, 58.0, 63.0, 72.0, 80.0, 88.0, 96.0]);
+    let (_, growth) = run(Fixed::chain(&[0.95; 10]), &ggml, Limits::default());
+    assert_eq!(growth.selected.len(), 8);
+    assert!(growth.expected_speedup() > 1.8, "{}", growth.expected_speedup());
+}
+
+#[test]
+fn a_tree_where_it_is_broad_and_a_chain_where_it_is_sure() {
+    let mut sources = Fixed::chain(&[0.5, 0.9]);
+    sources.free.get_mut(&vec![]).unwrap().push((50, 0.4));
+    let (tree, growth) = run(sources, &linear(30.0, 3.0), Limits::default());
+    assert_eq!(growth.selected.len(), 4);
+    assert_eq!(tree.flatten(&growth.selected).n_leaves(), 2);
+    assert!((growth.expected_tokens - (1.0 + 0.5 + 0.45 + 0.4)).abs() < 1e-12);
+}
+
+#[test]
+fn the_model_is_asked_where_retrieval_ends_and_not_where_it_is_sure() {
+    let mut sources = Fixed::chain(&[0.98, 0.98]);
+    sources.model = HashMap::from([(vec![1, 2], vec![(9, 0.8)]), (vec![1, 2, 9], vec![(10, 0.8)])]);
+    sources.quote =
+        Some(Quote { first_rate: 0.8, batch_ms: vec![0.0, 2.0, 2.5, 3.0, 3.5], catch_up_ms: 0.0, hope_factor: 1.0 });
+    let mut tree = DraftTree::new(0);
+    let growth = grow(&mut tree, &mut sources, &linear(30.0, 1.0), Limits::default()).unwrap();
+    assert_eq!(sources.asked[0], [2], "the end of the retrieved chain");
+    assert!(growth.selected.iter().any(|&node| tree.path(node) == [1, 2, 9, 10]));
+    assert!(growth.model_ms > 0.0);
+}
+
+#[test]
+fn the_model_is_asked_where_many_are_doubtful_and_one_answer_would_do() {
+    // Eight candidates, together nearly certain. Beside them a chain of the model's is too dear, instead of them it is not.
+    let mut sources = Fixed::default();
+    sources.free.insert(vec![], (0..8).map(|i| (i, 0.12)).collect());
+    sources.model = HashMap::from([(vec![], vec![(3, 0.85)]), (vec![3], vec![(77, 0.85)])]);
+    let batch_ms = vec![0.0, 12.0, 24.0, 36.0, 48.0];
+    sources.quote = Some(Quote { first_rate: 0.85, batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 });
+    let mut tree = DraftTree::new(0);
+    let growth = grow(&mut tree, &mut sources, &linear(30.0, 2.5), Limits::default()).unwrap();
+    assert_eq!(sources.asked[0], [ROOT]);
+    assert!(growth.selected.iter().any(|&node| tree.path(node) == [3, 77]));
+}
+
+#[test]
+fn the_model_adds_to_a_tree_that_is_worth_more_than_its_chain() {
+    // Two long sure texts, one of which is meant; the model goes on behind either.
+    let mut sources = Fixed::default();
+    sources.free.insert(vec![], vec![(100, 0.5), (200, 0.45)]);
+    for start in [100, 200] {
+        let text: Vec<Token> = (start..start + 8).collect();
+        (1..8).for_each(|n| drop(sources.free.insert(text[..n].to_vec(), vec![(text[n], 0.99)])));
+        sources.model.insert(text, vec![(7, 0.9)]);
+    }
+    let batch_ms = vec![0.0, 0.5, 0.6, 0.7, 0.8];
+    sources.quote = Some(Quote { first_rate: 0.85, batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 });
+    let (tree, growth) = run(sources, &linear(100.0, 0.1), Limits::default());
+    let behind = |start: Token| (start..start + 8).chain([7]).collect::<Vec<_>>();
+    for path in [behind(100), behind(200)] {
+        assert!(growth.selected.iter().any(|&node| tree.path(node) == path), "{path:?}");
+    }
+}
+
+#[test]
+fn a_model_that_costs_more_than_it_brings_is_not_asked() {
+    for (first_rate, ms) in [(0.8, 60.0), (0.02, 2.0)] {
+        let sources = Fixed {
+            quote: Some(Quote { first_rate, batch_ms: vec![0.0, ms, ms, ms, ms], catch_up_ms: 0.0, hope_factor: 1.0 }),
+            ..Fixed::default()
+        };
+        let (_, growth) = run(sources, &linear(30.0, 1.0), Limits::default());
+        assert_eq!((growth.model_rounds, growth.model_ms), (0, 0.0));
+    }
+}
+
+#[test]
+fn the_model_drafts_a_chain_alone() {
+    let mut sources = Fixed::chain(&[0.85; 30]);
+    sources.model = std::mem::take(&mut sources.free);
+    sources.quote =
+        Some(Quote { first_rate: 0.85, batch_ms: vec![0.0, 2.0, 2.2, 2.4, 2.6], catch_up_ms: 0.0, hope_factor: 1.0 });
+    let (_, growth) = run(sources, &linear(33.0, 3.0), Limits::default());
+    assert!((5..=12).contains(&growth.selected.len()), "{}", growth.selected.len());
+    assert!(growth.expected_speedup() > 2.0, "{}", growth.expected_speedup());
+}
+
+#[test]
+fn a_fixed_chain_follows_the_likeliest_child_whatever_it_costs() {
+    let mut sources = Fixed::chain(&[0.1, 0.2, 0.3]);
+    sources.free.get_mut(&vec![]).unwrap().insert(0, (50, 0.05));
+    let mut tree = DraftTree::new(0);
+    let growth = grow_chain(&mut tree, &mut sources, &linear(0.0, 30.0), 2).unwrap();
+    assert_eq!(growth.selected.iter().map(|&n| tree.nodes()[n].token).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!((growth.expected_tokens - 1.12).abs() < 1e-12);
+}
+
+#[test]
+fn a_chain_by_the_record_pays_or_does_not() {
+    let quote = |first_rate| Quote { first_rate, batch_ms: vec![0.0, 2.0], catch_up_ms: 0.0, hope_factor: 1.0 };
+    assert!(chain_speedup(&linear(33.0, 2.0), &quote(0.8)) > 2.0);
+    assert_eq!(chain_speedup(&linear(33.0, 2.0), &quote(0.01)), 1.0);
+    assert_eq!(chain_speedup(&linear(0.0, 30.0), &quote(0.9)), 1.0);
+}
+
+/// A random tree of candidates: for each node its parent (an earlier one) and probability.
+fn candidates() -> impl Strategy<Value = Vec<(usize, f64)>> {
+    prop::collection::vec((0usize..8, 0.0f64..=1.0), 0..9)
+}
+
+fn sources(candidates: &[(usize, f64)]) -> Fixed {
+    let mut sources = Fixed::default();
+    let mut paths: Vec<Vec<Token>> = vec![Vec::new()];
+    for (i, &(parent, p)) in candidates.iter().enumerate() {
+        let parent = paths[parent % paths.len()].clone();
+        let token = Token::try_from(i).unwrap() + 1;
+        sources.free.entry(parent.clone()).or_default().push((token, p));
+        paths.push([parent, vec![token]].concat());
+    }
+    sources
+}
+
+/// The best ratio over all subtrees, by trying them.
+fn best_by_force(candidates: &[(usize, f64)], prices: &Prices) -> f64 {
+    let n = candidates.len();
+    let mut parents = vec![0];
+    let mut reach = vec![1.0];
+    for (i, &(parent, p)) in candidates.iter().enumerate() {
+        parents.push(parent % (i + 1));
+        reach.push(reach[parent % (i + 1)] * p);
+    }
+    let mut best = 0.0f64;
+    for set in 0u32..1 << n {
+        let has = |node: usize| node == 0 || set & (1 << (node - 1)) != 0;
+        if (1..=n).all(|node| !has(node) || has(parents[node])) {
+            let tokens: f64 = (0..=n).filter(|&node| has(node)).map(|node| reach[node]).sum();
+            best = best.max(tokens / prices.cycle_ms(1 + set.count_ones() as usize, 1, tokens));
+        }
+    }
+    best
+}
+
+proptest! {
+    #[test]
+    fn no_subtree_and_so_no_chain_is_better(
+        candidates in candidates(), steps in prop::collection::vec(0.0f64..20.0, 10)
+    ) {
+        let mut ms = 5.0;
+        let prices = prices(std::iter::once(0.0).chain(steps.iter().map(|step| { ms += step; ms })).collect());
+        let (_, growth) = run(sources(&candidates), &prices, Limits::default());
+        let rate = growth.expected_tokens / growth.pass_ms;
+        let best = best_by_force(&candidates, &prices);
+        let plain = 1.0 / prices.plain_ms();
+        // Within the margin over plain nothing is drafted; beyond it, the best of all subtrees is found.
+        if best > plain * MARGIN * 1.000_001 {
+            prop_assert!((rate / best - 1.0).abs() < 1e-9, "{rate} against {best}");
+        } else {
+            prop_assert_eq!(growth.selected, vec![ROOT]);
+        }
+    }
+
+    #[test]
+    fn limits_hold(candidates in candidates(), max_rows in 1usize..12, max_depth in 0usize..6) {
+        let limits = Limits { max_rows, max_depth, ..Limits::default() };
+        let (tree, growth) = run(sources(&candidates), &linear(30.0, 0.01), limits);
+        prop_assert!(growth.selected.len() <= max_rows);
+        prop_assert!(growth.selected.iter().all(|&node| tree.nodes()[node].depth <= max_depth));
+        let flat = tree.flatten(&growth.selected);
+        prop_assert_eq!(flat.rows.len(), growth.selected.len(), "the selection is a tree");
+    }
+
+    #[test]
+    fn dearer_rows_never_give_a_bigger_tree_and_a_dearer_cycle_never_a_smaller_one(
+        candidates in candidates(), fixed in 1.0f64..100.0, slope in 0.0f64..30.0, more in 0.0f64..30.0
+    ) {
+        let rows = |fixed, slope| run(sources(&candidates), &linear(fixed, slope), Limits::default()).1.selected.len();
+        prop_assert!(rows(fixed, slope + more) <= rows(fixed, slope));
+        prop_assert!(rows(fixed + more, slope) >= rows(fixed, slope));
+    }
+
+    #[test]
+    fn never_expects_to_be_slower_than_plain(candidates in candidates(), fixed in 0.1f64..50.0, slope in 0.0f64..50.0) {
+        let (_, growth) = run(sources(&candidates), &linear(fixed, slope), Limits::default());
+        prop_assert!(growth.expected_speedup() >= 1.0 - 1e-12);
+    }
+}

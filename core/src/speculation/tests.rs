@@ -1,0 +1,192 @@
+use super::*;
+use crate::accept::{Choice, accept};
+use crate::draft::{Answer, Candidate};
+use crate::tree::{Claim, Claims};
+
+/// Rows cost next to nothing beside the pass.
+fn cheap_rows() -> CostModel {
+    let mut cost = CostModel::default();
+    for (rows, ms) in [(1, 30.1), (8, 30.4), (64, 33.2)] {
+        cost.observe(&PassCost { rows, leaves: 1, verify_ms: ms, ..PassCost::default() });
+    }
+    cost
+}
+
+fn speculation(drafting: Drafting) -> Speculation {
+    Speculation::new(drafting, Limits::default(), 1000, cheap_rows())
+}
+
+/// Decodes `text[at..]` to its end; returns the rows of each pass.
+fn decode(spec: &mut Speculation, text: &[Token], from: usize) -> Vec<usize> {
+    let (mut at, mut rows) = (from, Vec::new());
+    while at < text.len() {
+        let plan = spec.plan(at - 1, 64, &|| 0.0, &Cancel::new()).unwrap();
+        let n = plan.flat.rows.len();
+        let choose = |path: &[u32]| {
+            let next = at + path.len() - 1;
+            Ok(if next + 1 < text.len() { Choice::Continue(text[next]) } else { Choice::Stop(text[next]) })
+        };
+        let accepted = accept(&plan.flat, choose).unwrap();
+        assert_eq!(accepted.emitted(&plan.flat).collect::<Vec<_>>(), text[at..at + accepted.path.len()]);
+        let pass = PassCost { rows: n, leaves: 1, cached: at - 1, verify_ms: 30.0, ..PassCost::default() };
+        at += spec.settle(&plan, &accepted, &[], &pass).emitted;
+        rows.push(n);
+    }
+    rows
+}
+
+fn read(spec: &mut Speculation, text: &[Token]) {
+    text.iter().for_each(|&token| spec.read(token, None));
+}
+
+/// A phrase of twenty tokens, four times.
+fn repetitive() -> Vec<Token> {
+    (0..80).map(|i| 100 + i % 20).collect()
+}
+
+#[test]
+fn what_repeats_is_drafted_and_what_is_off_is_not() {
+    let text = repetitive();
+    let mut on = speculation(Drafting::Auto);
+    read(&mut on, &text[..30]);
+    let passes = decode(&mut on, &text, 30);
+    assert!(passes.len() < 20, "{passes:?}");
+    let mut off = speculation(Drafting::Off);
+    read(&mut off, &text[..30]);
+    assert_eq!(decode(&mut off, &text, 30), vec![1; 50]);
+}
+
+#[test]
+fn a_chain_is_as_long_as_ordered() {
+    let text = repetitive();
+    let mut spec = speculation(Drafting::Chain { n: 4 });
+    read(&mut spec, &text[..30]);
+    let plan = spec.plan(29, 64, &|| 0.0, &Cancel::new()).unwrap();
+    assert_eq!(plan.flat.rows.iter().map(|r| r.token).collect::<Vec<_>>(), [109, 110, 111, 112, 113]);
+    let narrow = spec.plan(29, 3, &|| 0.0, &Cancel::new()).unwrap();
+    assert_eq!(narrow.flat.rows.len(), 3, "the context has no room for more");
+}
+
+#[test]
+fn without_any_measurement_the_first_pass_is_plain() {
+    let text = repetitive();
+    let mut spec = Speculation::new(Drafting::Auto, Limits::default(), 1000, CostModel::default());
+    read(&mut spec, &text[..30]);
+    let passes = decode(&mut spec, &text, 30);
+    assert_eq!(passes[0], 1);
+    assert!(passes.iter().any(|&rows| rows > 1), "{passes:?}");
+}
+
+#[test]
+fn a_turn_that_was_rolled_back_is_not_drafted_from() {
+    let mut spec = speculation(Drafting::Auto);
+    read(&mut spec, &[1, 2, 3]);
+    spec.mark();
+    read(&mut spec, &[7, 8, 9, 7]);
+    spec.roll_back();
+    spec.read(7, None);
+    let plan = spec.plan(3, 64, &|| 0.0, &Cancel::new()).unwrap();
+    assert_eq!(plan.tree.len(), 1, "nothing follows 7 any more");
+    assert_eq!(plan.tree.nodes()[ROOT].token, 7);
+}
+
+#[test]
+fn a_prompt_rendered_anew_is_read_from_where_it_differs() {
+    let mut spec = speculation(Drafting::Auto);
+    read(&mut spec, &[1, 2, 3, 50, 51, 4]);
+    assert_eq!(spec.align(&[1, 2, 3, 50, 51, 4, 9]), 6);
+    spec.cast_shadow(&spec.cost.prices(5, 8), Limits::default(), &|| 0.0).unwrap();
+    assert_eq!(spec.align(&[1, 2, 3, 60, 50]), 3);
+    assert!(spec.shadow.is_none() && spec.wanted.is_empty(), "they were about a text that is gone");
+    read(&mut spec, &[60, 50]);
+    let plan = spec.plan(4, 64, &|| 0.0, &Cancel::new()).unwrap();
+    assert_eq!(plan.tree.nodes()[ROOT].token, 50);
+    assert!(plan.tree.child(ROOT, 51).is_some(), "what was left out may still be quoted");
+}
+
+#[test]
+fn saved_drafts_work_in_another_session() {
+    let text = repetitive();
+    let mut first = speculation(Drafting::Auto);
+    read(&mut first, &text[..20]);
+    let saved = first.saved();
+    let mut second = speculation(Drafting::Auto);
+    second.restore(&saved);
+    read(&mut second, &[105, 106]);
+    let plan = second.plan(1, 64, &|| 0.0, &Cancel::new()).unwrap();
+    assert!(plan.tree.child(ROOT, 107).is_some());
+}
+
+#[test]
+fn candidates_under_one_node_share_what_there_is() {
+    let mut tree = DraftTree::new(0);
+    let mut calibration = Calibration::new();
+    for token in 0..6 {
+        let claim = Claim { source: Source::Recycle, major: 0, minor: 0 };
+        tree.propose(ROOT, token, claim);
+        (0..100).for_each(|_| calibration.observe(&Claims::of(claim), true));
+    }
+    sources::score_children(&mut tree, ROOT, &calibration);
+    let sum: f64 = tree.children(ROOT).map(|child| tree.nodes()[child].probability).sum();
+    assert!(sum <= sources::SIBLINGS + 1e-9, "{sum}");
+    assert!(tree.nodes()[1].probability > 0.9);
+}
+
+/// A draft model that always says one token and fails when it is cancelled.
+struct Parrot(usize);
+
+impl BatchDrafter for Parrot {
+    fn commit(&mut self, _token: Token) {
+        self.0 += 1;
+    }
+
+    fn n_unread(&self) -> usize {
+        self.0
+    }
+
+    fn propose(&mut self, _tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer> {
+        if cancel.is_cancelled() {
+            return Err(crate::ErrorKind::Cancelled.into());
+        }
+        self.0 = 0;
+        let claim = Claim { source: Source::Model, major: 11, minor: 0 };
+        Ok(Answer { candidates: vec![vec![Candidate { token: 5, claim }]; nodes.len()], hindsight: Vec::new() })
+    }
+
+    fn look(&mut self, _n: usize, _cancel: &Cancel) -> Result<Vec<Hindsight>> {
+        self.0 = 0;
+        Ok(Vec::new())
+    }
+
+    fn rewind(&mut self, _len: usize) {}
+
+    fn mark(&mut self) {}
+
+    fn roll_back(&mut self) {}
+}
+
+#[test]
+fn a_draft_model_drafts_and_its_errors_come_through() {
+    let mut spec = speculation(Drafting::Auto).with_model(Box::new(Parrot(0)));
+    read(&mut spec, &[1, 5]);
+    let passes = decode(&mut spec, &[5; 60], 2);
+    assert!(passes.len() < 20, "{passes:?}");
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let mut chain = speculation(Drafting::Chain { n: 2 }).with_model(Box::new(Parrot(0)));
+    chain.read(1, None);
+    assert!(chain.plan(0, 64, &|| 0.0, &cancel).unwrap_err().is_cancelled());
+    let mut context = speculation(Drafting::Context).with_model(Box::new(Parrot(0)));
+    context.read(1, None);
+    assert_eq!(context.plan(0, 64, &|| 0.0, &cancel).unwrap().growth.model_rounds, 0, "the model is not asked");
+}
+
+#[test]
+fn drafting_is_read_as_people_write_it() {
+    assert_eq!("auto".parse::<Drafting>().unwrap(), Drafting::Auto);
+    assert_eq!("chain:8".parse::<Drafting>().unwrap(), Drafting::Chain { n: 8 });
+    for wrong in ["", "Auto", "chain", "chain:", "chain:0", "chain:64", "chain:-1"] {
+        let message = wrong.parse::<Drafting>().unwrap_err().to_string();
+        assert!(message.starts_with("drafting: ") && message.contains("chain:N"), "{message}");
+    }
+}
