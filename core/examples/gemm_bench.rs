@@ -3,7 +3,7 @@
 //! `cargo run --release --example gemm_bench -- [threads] [format …]`. Milliseconds are medians (and minima) over interleaved
 //! rounds; compare ratios of one run, because memory bandwidth swings with the neighbours. With 0 threads, arithmetic alone:
 //! a matrix in the second cache, one thread, the best of many runs too short to be interrupted. The kernels are compiled into
-//! the example itself: they are no part of the public API.
+//! the example itself: they are no part of the public API. `HUGE_PAGES=1` asks Linux for huge pages.
 #![allow(
     unsafe_code,
     dead_code,
@@ -42,6 +42,18 @@ impl Model {
             shapes.map(|(n, k)| PackedShape::new(format, n, k, isa.interleave()).unwrap()).collect();
         let bytes: usize = shapes.iter().map(PackedShape::bytes).sum();
         let mut memory = vec![0_u64; bytes / 8 + 8];
+        #[cfg(target_os = "linux")]
+        if std::env::var_os("HUGE_PAGES").is_some() {
+            unsafe extern "C" {
+                fn madvise(address: *mut u8, len: usize, advice: i32) -> i32;
+            }
+            // SAFETY: whole pages inside the fresh allocation, and advice does not change what they hold.
+            unsafe {
+                let start = memory.as_mut_ptr().cast::<u8>();
+                let skip = start.align_offset(4096);
+                madvise(start.add(skip), (bytes - skip) & !4095, 14);
+            }
+        }
         let mut state = 88_172_645_463_325_252_u64;
         for word in &mut memory {
             state ^= state << 13;
