@@ -4,6 +4,8 @@
 //! of consecutive ones, and a block that nobody comes to is never made. Of each row the few best tokens are kept for the
 //! drafters; whole rows of logits are gone with the next block.
 
+use std::ops::Range;
+
 use super::clock::Clock;
 use super::ledger::Ledger;
 use crate::cost::PassCost;
@@ -51,7 +53,9 @@ impl Projector {
     pub(super) fn logits(&mut self, row: u32, ledger: &mut Ledger, cost: &mut PassCost) -> Result<&[f32]> {
         let first = row - row % self.per_block;
         if self.first != Some(first) {
-            self.project(first, ledger, cost)?;
+            // A row beyond the pass is the executor's to refuse.
+            let end = first.saturating_add(self.per_block).min(self.rows.max(first + 1));
+            self.project(first..end, ledger, cost)?;
         }
         let at = (row - first) as usize * self.n_vocab;
         Ok(&self.logits[at..at + self.n_vocab])
@@ -62,15 +66,27 @@ impl Projector {
         &self.said
     }
 
-    fn project(&mut self, first: u32, ledger: &mut Ledger, cost: &mut PassCost) -> Result<()> {
+    /// Keeps the best tokens of `rows` without having been asked for their logits.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ledger::project`].
+    pub(super) fn hear(&mut self, rows: Range<u32>, ledger: &mut Ledger) -> Result<()> {
+        let per_block = (MAX_NUMBERS / self.n_vocab.max(1)).clamp(1, 64);
+        for first in rows.clone().step_by(per_block) {
+            let end = first.saturating_add(u32::try_from(per_block).unwrap_or(u32::MAX)).min(rows.end);
+            self.project(first..end, ledger, &mut PassCost::default())?;
+        }
+        Ok(())
+    }
+
+    fn project(&mut self, rows: Range<u32>, ledger: &mut Ledger, cost: &mut PassCost) -> Result<()> {
         let clock = Clock::start();
-        // A row beyond the pass is the executor's to refuse.
-        let end = first.saturating_add(self.per_block).min(self.rows.max(first + 1));
-        let block: Vec<u32> = (first..end).collect();
+        let block: Vec<u32> = rows.collect();
         self.first = None;
         self.logits.resize(block.len() * self.n_vocab, 0.0);
         ledger.project(&block, &mut self.logits)?;
-        self.first = Some(first);
+        self.first = block.first().copied();
         if self.keeps {
             let tops = self.logits.chunks_exact(self.n_vocab).map(TopK::of);
             self.said.extend(block.iter().copied().zip(tops));
