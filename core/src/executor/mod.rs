@@ -10,7 +10,7 @@
 #[cfg(feature = "ggml")]
 pub mod llama;
 #[cfg(feature = "ggml")]
-mod memory;
+pub(crate) mod memory;
 pub mod options;
 pub mod pass;
 pub mod scripted;
