@@ -1,7 +1,21 @@
 //! How much memory the system can still give.
+//!
+//! Linux hands out memory it does not have and kills the process when it is used, so what is large is asked for here first.
+
+use crate::error::{ErrorKind, Result};
+
+/// Fails with `OutOfMemory` if `needed` bytes for `what` are more than what the system says it can give.
+pub(crate) fn check_available(what: &'static str, needed: u64) -> Result<()> {
+    match available_memory() {
+        Some(available) if needed > available => {
+            Err(ErrorKind::OutOfMemory { what, needed, available: Some(available) }.into())
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Bytes that can be allocated without swapping, where the system says so (Linux and Android).
-pub(crate) fn available_memory() -> Option<u64> {
+fn available_memory() -> Option<u64> {
     if cfg!(any(target_os = "linux", target_os = "android")) {
         parse_available(&std::fs::read_to_string("/proc/meminfo").ok()?)
     } else {

@@ -11,7 +11,7 @@ mod cores;
 #[cfg(feature = "ggml")]
 pub mod llama;
 #[cfg(feature = "ggml")]
-mod memory;
+pub(crate) mod memory;
 pub mod options;
 pub mod pass;
 pub mod scripted;

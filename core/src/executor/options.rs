@@ -55,6 +55,26 @@ pub enum ThreadPriority {
     Realtime,
 }
 
+/// The most positions of a context: kernels count them in 32 bits, signed, rounded up to 256.
+pub(crate) const MAX_CELLS: usize = (i32::MAX as usize) - 256;
+
+/// The most rows of a pass. Far above what pays; graphs are sized by it.
+pub(crate) const MAX_ROWS: usize = 1 << 16;
+
+/// Checks what an executor is asked to hold and to run at once: sizes that are products of these then fit their types.
+///
+/// Fails with `InvalidOption`.
+pub(crate) fn check_sizes(n_cells: usize, max_rows: usize) -> Result<()> {
+    let between = |option, value: usize, max: usize| {
+        if (1..=max).contains(&value) {
+            return Ok(());
+        }
+        Err(ErrorKind::InvalidOption { option, reason: format!("{value} is not between 1 and {max}") }.into())
+    };
+    between("context_length", n_cells, MAX_CELLS)?;
+    between("batch_size", max_rows, MAX_ROWS)
+}
+
 /// The threads that compute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadOptions {

@@ -15,10 +15,12 @@ mod weights;
 
 use std::sync::Arc;
 
+use super::memory::check_available;
+use super::options::check_sizes;
 use super::pass::Pass;
 use super::{Executor, ExecutorShape, Row};
 use crate::cancel::Cancel;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::kv_cache::KvCache;
 use graphs::{Graphs, Shape};
 use state::State;
@@ -44,10 +46,9 @@ impl StagedExecutor {
     ///
     /// `OutOfMemory` for the cache or the graphs; `InvalidOption` if there are no cells or the cache type does not fit the heads.
     pub(crate) fn new(model: Arc<StagedModel>, n_cells: usize) -> Result<Self> {
-        if n_cells == 0 {
-            return Err(ErrorKind::InvalidOption { option: "context_length", reason: "it is 0".into() }.into());
-        }
-        let max_rows = model.options().max_rows.clamp(1, n_cells);
+        check_sizes(n_cells, model.options().max_rows)?;
+        let max_rows = model.options().max_rows.min(n_cells);
+        check_available("the session", State::bytes(&model, n_cells, max_rows) + Graphs::bytes(&model, n_cells))?;
         let n_layers = model.arch().n_layers as usize;
         let per_stage = model.options().stage_layers.max(1);
         let boundaries = (1..=n_layers).filter(|l| l % per_stage == 0 || *l == n_layers).collect();
@@ -116,7 +117,11 @@ impl Executor for StagedExecutor {
         let before: Vec<u32> = self.pass.kept().to_vec();
         self.pass.keep(rows)?;
         if self.pass.layers_done() > 0 {
-            let places = before.iter().enumerate().filter(|(_, row)| rows.binary_search(row).is_ok()).map(|(i, _)| i);
+            // The last layer has left the rows behind that want no logits.
+            let finished = self.pass.layers_done() == self.shape.n_layers;
+            let begun = self.pass.rows();
+            let there = before.iter().filter(|&&row| !finished || begun[row as usize].wants_logits);
+            let places = there.enumerate().filter(|(_, row)| rows.binary_search(row).is_ok()).map(|(i, _)| i);
             self.state.compact_hidden(places);
         }
         Ok(())

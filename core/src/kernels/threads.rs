@@ -20,7 +20,7 @@ type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_t
 type Free = unsafe extern "C" fn(sys::ggml_threadpool_t);
 
 /// How often a session that waits for its turn looks whether it was cancelled.
-const POLL_CANCEL: Duration = Duration::from_millis(2);
+pub(crate) const POLL_CANCEL: Duration = Duration::from_millis(2);
 
 /// Worker threads. Whoever computes on them holds a [`Turn`].
 pub(crate) struct ThreadPool {

@@ -71,6 +71,11 @@ impl ModelFile {
         &self.path
     }
 
+    /// The first part, which is the one that llama.cpp finds the others from.
+    pub(crate) fn first(&self) -> &Path {
+        self.parts.first().map_or(&self.path, |part| part.path())
+    }
+
     /// Reads header, metadata and tensor table.
     ///
     /// # Errors

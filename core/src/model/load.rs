@@ -11,7 +11,8 @@ use crate::chat::ChatTemplate;
 use crate::error::Result;
 use crate::executor::Weights;
 use crate::executor::llama::{LlamaOptions, LlamaWeights};
-use crate::executor::options::ThreadOptions;
+use crate::executor::memory::check_available;
+use crate::executor::options::{ThreadOptions, check_sizes};
 use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights};
 use crate::gguf::Gguf;
 use crate::gguf::validate::validate;
@@ -32,6 +33,8 @@ impl Model {
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
         let (route, reason) = file.route(&gguf, options.executor)?;
         let mut info = describe(&gguf, &options);
+        check_sizes(info.context_length, options.batch_size)?;
+        check_available("the model's weights", info.weight_bytes)?;
         info.executor_reason = reason;
         info.executor = route.name().to_owned();
         let (weights, vocabulary) = match route {
@@ -41,12 +44,12 @@ impl Model {
                 let parts = file.parts();
                 let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
-                (weights, LlamaVocabulary::load(file.path())?)
+                (weights, LlamaVocabulary::load(file.first())?)
             }
             Route::LlamaCpp => {
                 let settings = llama_options(&options);
                 let mut progress = |share| tell(&options, share);
-                let weights = LlamaWeights::load(file.path(), settings, &options.cancel, &mut progress)?;
+                let weights = LlamaWeights::load(file.first(), settings, &options.cancel, &mut progress)?;
                 let vocabulary = weights.vocabulary()?;
                 let weights: Arc<dyn Weights> = Arc::new(weights);
                 (weights, vocabulary)
@@ -63,10 +66,16 @@ fn tell(options: &ModelOptions, share: f32) {
     }
 }
 
+/// Threads beyond the processors would wait for each other at spinning barriers: an answer would take minutes.
 fn thread_options(options: &ModelOptions) -> ThreadOptions {
     let default = ThreadOptions::default();
+    let wanted = options.threads.unwrap_or(default.n_threads);
+    let too_many = wanted > default.n_threads && wanted <= ThreadOptions::MAX;
+    if too_many {
+        log::warn!("{wanted} threads are asked for; there are processors for {}, so many are used", default.n_threads);
+    }
     ThreadOptions {
-        n_threads: options.threads.unwrap_or(default.n_threads),
+        n_threads: if too_many { default.n_threads } else { wanted },
         priority: options.priority,
         cpu_mask: options.cpu_mask.clone(),
         ..default

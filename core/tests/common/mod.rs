@@ -1,8 +1,9 @@
 //! What several test binaries share: a writer of small models, and where the bundled one is. Each uses a part of it.
 #![allow(dead_code, unreachable_pub, missing_docs)]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr, clippy::print_stdout)]
 
 pub mod gguf_writer;
+pub mod isolated;
 pub mod quantize;
 pub mod random_model;
 pub mod small_vocabulary;

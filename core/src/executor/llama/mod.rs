@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
-use crate::executor::memory::available_memory;
-use crate::executor::options::{KvType, ThreadOptions};
+use crate::executor::memory::check_available;
+use crate::executor::options::{KvType, ThreadOptions, check_sizes};
 use crate::executor::pass::Pass;
 use crate::executor::{Executor, ExecutorShape, Row, Weights};
 use crate::kernels::LlamaVocabulary;
@@ -94,24 +94,19 @@ impl LlamaWeights {
         LlamaVocabulary::of(Arc::clone(&self.model))
     }
 
-    /// Fails with `OutOfMemory` if the cache is larger than what the system says it can give. Linux hands out memory it does
-    /// not have and kills the process when it is used, so this cannot be left to the allocation.
+    /// Fails with `OutOfMemory` if the cache is larger than what the system says it can give.
     fn check_memory(&self, n_cells: usize) -> Result<()> {
         let per_position = self.model.cache_bytes_per_position(self.options.kv_type.bytes_per_value());
         // A float beyond the range of the integer becomes its largest value.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let needed = (per_position * n_cells as f64) as u64;
-        match available_memory() {
-            Some(available) if needed > available => {
-                Err(ErrorKind::OutOfMemory { what: "the K/V cache", needed, available: Some(available) }.into())
-            }
-            _ => Ok(()),
-        }
+        check_available("the K/V cache", needed)
     }
 }
 
 impl Weights for LlamaWeights {
     fn executor(&self, n_cells: usize) -> Result<Box<dyn Executor>> {
+        check_sizes(n_cells, self.options.max_rows)?;
         self.check_memory(n_cells)?;
         // Not more rows than positions, and every leaf is a row.
         let max_rows = self.options.max_rows.min(n_cells);

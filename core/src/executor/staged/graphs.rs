@@ -43,6 +43,14 @@ impl Graphs {
     /// Shapes to keep. A tree's row counts differ from step to step; a graph of 16 layers takes about 300 KB of headers.
     const KEPT: usize = 40;
 
+    /// Bytes that attention needs for itself: the most of what [`new`](Self::new) takes.
+    pub(super) fn bytes(model: &StagedModel, n_cells: usize) -> u64 {
+        if !model.attends() {
+            return 0;
+        }
+        Workspace::bytes(&model.attention(0), State::padded(n_cells), model.options().threads.n_threads())
+    }
+
     pub(super) fn new(model: Arc<StagedModel>, state: &State) -> Self {
         let stores = vec![Arc::clone(model.store()), Arc::clone(state.store())];
         let tensors = state.tensors().clone();
@@ -55,13 +63,13 @@ impl Graphs {
     /// Gives the graph of `shape` its memory, and forgets it again.
     pub(super) fn reserve(&mut self, shape: Shape) -> Result<()> {
         let mut graph = self.build(shape);
-        self.model.machine().lock().place(&mut graph)
+        self.model.machine(&Cancel::new())?.place(&mut graph)
     }
 
     /// Runs the graph of `shape` and copies its result to `result`, if that is asked for.
     pub(super) fn run(&mut self, shape: Shape, cancel: &Cancel, result: Option<&mut [f32]>) -> Result<()> {
         let model = Arc::clone(&self.model);
-        let mut machine = model.machine().lock();
+        let mut machine = model.machine(cancel)?;
         // Twice at most: another session's larger shapes may have moved the memory since this graph was placed.
         for _ in 0..2 {
             let mut graph = self.take(shape);

@@ -68,6 +68,20 @@ impl State {
         n_cells.next_multiple_of(Self::CELL_STEP)
     }
 
+    /// Bytes that [`new`](Self::new) takes, of tensors and of what fills them. In floating point: nothing overflows, and more
+    /// than there are addresses is still more than there is memory.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(super) fn bytes(model: &StagedModel, n_cells: usize, max_rows: usize) -> u64 {
+        let arch = model.arch();
+        let (cells, rows) = (Self::padded(n_cells) as f64, max_rows as f64);
+        let cell = f64::from(arch.n_embd_kv()) * model.options().kv_type.bytes_per_value();
+        let cache = 2.0 * f64::from(arch.n_layers) * cell * cells;
+        let mask_tensors = if arch.window.is_some() { 2.0 } else { 1.0 };
+        let sight =
+            if model.attends() { 2.0 * rows * (rows / 8.0 + 8.0) } else { (mask_tensors + 1.0) * 2.0 * cells * rows };
+        (cache + sight + 4.0 * rows * f64::from(arch.n_embd)) as u64
+    }
+
     pub(super) fn new(model: &StagedModel, n_cells: usize, max_rows: usize) -> Result<Self> {
         let (arch, kv_type) = (model.arch(), model.options().kv_type);
         let n_embd_kv = arch.n_embd_kv() as usize;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::StagedExecutor;
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
@@ -19,7 +19,7 @@ use crate::kernels::gemm::{Isa, PackedShape, WeightFormat};
 use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
 use crate::kernels::store::{PackedId, StoreBuilder, TensorId, TensorStore};
-use crate::kernels::threads::ThreadPool;
+use crate::kernels::threads::{POLL_CANCEL, ThreadPool};
 
 /// How a staged model is set up.
 #[derive(Clone)]
@@ -186,8 +186,17 @@ impl StagedModel {
         &self.store
     }
 
-    pub(super) fn machine(&self) -> &Mutex<Machine> {
-        &self.machine
+    /// The machine, when the other sessions have done with it. Fails with `Cancelled` if `cancel` is raised before that: theirs
+    /// may be long passes.
+    pub(super) fn machine(&self, cancel: &Cancel) -> Result<MutexGuard<'_, Machine>> {
+        loop {
+            if cancel.is_cancelled() {
+                return Err(ErrorKind::Cancelled.into());
+            }
+            if let Some(machine) = self.machine.try_lock_for(POLL_CANCEL) {
+                return Ok(machine);
+            }
+        }
     }
 }
 

@@ -68,18 +68,30 @@ unsafe impl Sync for Workspace {}
 impl Workspace {
     /// Memory for layers of this shape or with fewer heads, up to `cells` cells, and `n_threads` threads.
     pub(crate) fn new(shape: &AttentionShape, cells: usize, n_threads: usize) -> Self {
-        let ranges = cells.div_ceil(RANGE).max(1);
-        let split =
-            Self::splittable_units(n_threads) * ranges * UNIT_QUERIES.max(shape.group()) * state_len(shape.head_dim);
-        let floats = n_threads * Self::thread_len(shape) + split;
+        let floats = Self::floats(shape, cells, n_threads);
         Self {
             memory: (0..floats.div_ceil(16)).map(|_| Line::default()).collect(),
             finished: (0..Self::splittable_units(n_threads)).map(|_| AtomicUsize::new(0)).collect(),
             counter: ChunkCounter::new(),
             n_threads,
-            ranges,
+            ranges: Self::ranges(cells),
             shape: *shape,
         }
+    }
+
+    /// Bytes that [`new`](Self::new) takes.
+    pub(crate) fn bytes(shape: &AttentionShape, cells: usize, n_threads: usize) -> u64 {
+        (Self::floats(shape, cells, n_threads) as u64).saturating_mul(size_of::<f32>() as u64)
+    }
+
+    fn floats(shape: &AttentionShape, cells: usize, n_threads: usize) -> usize {
+        let states = Self::splittable_units(n_threads).saturating_mul(Self::ranges(cells));
+        let split = states.saturating_mul(UNIT_QUERIES.max(shape.group()) * state_len(shape.head_dim));
+        split.saturating_add(n_threads * Self::thread_len(shape))
+    }
+
+    fn ranges(cells: usize) -> usize {
+        cells.div_ceil(RANGE).max(1)
     }
 
     /// Threads that it serves.

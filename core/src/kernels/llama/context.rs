@@ -13,16 +13,10 @@ use llama_cpp_sys_2 as sys;
 
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
-use crate::executor::options::KvType;
+use crate::executor::options::{KvType, check_sizes};
 use crate::kernels::llama::{Batch, LlamaModel};
 use crate::kernels::native_log;
 use crate::kernels::threads::ThreadPool;
-
-/// The most positions that are asked of llama.cpp: its positions are 32 bits signed, and it rounds up to 256.
-const MAX_CELLS: usize = (i32::MAX as usize) - 256;
-
-/// The most rows of a batch. Far above what pays; llama.cpp sizes its graphs by it.
-const MAX_ROWS: usize = 1 << 16;
 
 /// What a context is made with.
 pub(crate) struct ContextOptions {
@@ -216,12 +210,7 @@ fn unsupported(model: &LlamaModel, reason: &str) -> crate::Error {
 /// Refuses what llama.cpp would abort on, and what it would take to mean something else (0 positions: "as in training").
 fn check(model: &LlamaModel, options: &ContextOptions) -> Result<()> {
     let invalid = |option, reason| Err(ErrorKind::InvalidOption { option, reason }.into());
-    if !(1..=MAX_CELLS).contains(&options.n_cells) {
-        return invalid("context length", format!("{} is not between 1 and {MAX_CELLS} tokens", options.n_cells));
-    }
-    if !(1..=MAX_ROWS).contains(&options.max_rows) {
-        return invalid("max_rows", format!("{} is not between 1 and {MAX_ROWS} rows", options.max_rows));
-    }
+    check_sizes(options.n_cells, options.max_rows)?;
     // SAFETY: takes nothing, returns a number.
     let max_seqs = unsafe { sys::llama_max_parallel_sequences() };
     // The output buffer of `n_seqs` rows has to fit into a batch.
@@ -274,6 +263,9 @@ fn creation_error(model: &LlamaModel, options: &ContextOptions, reason: String) 
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let needed = (per_position * options.n_cells as f64) as u64;
         return ErrorKind::OutOfMemory { what: "the K/V cache", needed, available: None };
+    }
+    if options.kv_type == KvType::Q8_0 && reason.contains("does not divide") {
+        return ErrorKind::InvalidOption { option: "kv_type", reason: format!("{reason}; use f16") };
     }
     ErrorKind::Backend { operation: "making a llama.cpp context", reason }
 }

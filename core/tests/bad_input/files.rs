@@ -1,0 +1,197 @@
+//! Files that are no models, damaged models, models that change while they are used.
+
+use super::common::gguf_writer::{GgufWriter, Meta};
+use super::common::isolated;
+use super::common::quantize::WeightType;
+use super::common::random_model::{Family, random_model};
+use super::{EXECUTORS, File, answer, checked, gentle, sizes, small};
+use fulcrum::session::{GenerationOptions, SessionOptions};
+use fulcrum::{ErrorKind, Model};
+
+#[test]
+fn what_is_no_model_is_refused_by_name() {
+    let folder = std::env::temp_dir();
+    let (empty, text) = (File::new(b""), File::new(b"Dear reader,\nthis is a letter.\n"));
+    for executor in EXECUTORS {
+        for path in [&folder.join("there is no such file.gguf"), &folder, &empty.0, &text.0] {
+            let error = checked(answer(path, gentle(executor)).unwrap_err());
+            assert!(matches!(error, ErrorKind::File { .. } | ErrorKind::InvalidModel { .. }), "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_file_with_an_odd_name_is_a_file() {
+    let folder = std::env::temp_dir().join(format!("fulcrum bäd {}\n", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("mødel \"1\" 🦀.gguf");
+    std::fs::write(&path, small().write()).unwrap();
+    for executor in EXECUTORS {
+        answer(&path, gentle(executor)).unwrap();
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(Model::load("a\0b", gentle(EXECUTORS[0])).is_err());
+}
+
+#[test]
+fn a_file_cut_anywhere_is_invalid() {
+    isolated::each("files::a_file_cut_anywhere_is_invalid", 0..100, |percent| {
+        let whole = small().write();
+        let file = File::new(&whole[..whole.len() * percent / 100]);
+        for executor in EXECUTORS {
+            let error = checked(answer(file.path(), gentle(executor)).unwrap_err());
+            assert!(matches!(error, ErrorKind::InvalidModel { .. }), "{error}");
+        }
+    });
+}
+
+/// A flipped bit may go unnoticed (in a name, in a token); it must not end the process.
+#[test]
+fn flipped_bits_in_the_header_are_survived() {
+    isolated::each("files::flipped_bits_in_the_header_are_survived", 0..400, |seed| {
+        let mut bytes = small().write();
+        let header = bytes.len() - small().tensors.iter().map(|t| t.data.len().next_multiple_of(32)).sum::<usize>();
+        // The vocabulary is most of the header; half of the flips are in what is around it.
+        let vocabulary = bytes.windows(21).position(|w| w == b"tokenizer.ggml.tokens").unwrap();
+        let table = bytes.windows(17).rposition(|w| w == b"token_embd.weight").unwrap();
+        let mut state = seed as u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..=seed % 3 {
+            let at = match draw(4) {
+                0 => draw(vocabulary),
+                1 => table + draw(header - table),
+                _ => draw(header),
+            };
+            bytes[at] ^= 1 << draw(8);
+        }
+        survives(&bytes);
+    });
+}
+
+/// Each of these is wrong in one way.
+#[test]
+fn a_vocabulary_with_a_part_wrong_or_missing_is_survived() {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let mut models: Vec<GgufWriter> = Vec::new();
+    let mut with = |change: &dyn Fn(&mut GgufWriter)| {
+        let mut model = small();
+        change(&mut model);
+        models.push(model);
+    };
+    for name in ["model", "pre", "tokens", "token_type", "merges", "bos_token_id", "eos_token_id", "add_bos_token"] {
+        with(&|m| _ = m.remove(&key(name)));
+        with(&|m| _ = m.set(&key(name), "nonsense"));
+        with(&|m| _ = m.set(&key(name), 77_777_u32));
+        with(&|m| _ = m.set(&key(name), vec![1_i32, 2, 3]));
+        with(&|m| _ = m.set(&key(name), Meta::Array(8, Vec::new())));
+        with(&|m| _ = m.set(&key(name), vec!["a", "b"]));
+        with(&|m| _ = m.set(&key(name), vec![1.0_f32]));
+    }
+    for kind in ["llama", "bert", "t5", "rwkv", "plamo2", "no_vocab", "none", ""] {
+        with(&|m| _ = m.set(&key("model"), kind));
+    }
+    with(&|m| _ = m.set(&key("add_bos_token"), true).remove(&key("bos_token_id")));
+    with(&|m| _ = m.set(&key("merges"), vec!["", " ", "a", "a b c", "\u{0}"]));
+    with(&|m| _ = m.set(&key("tokens"), vec![""; 320]));
+    with(&|m| _ = m.set(&key("tokens"), (0..321).map(|i| format!("t{i}")).collect::<Vec<_>>()));
+    with(&|m| _ = m.set(&key("tokens"), (0..319).map(|i| format!("t{i}")).collect::<Vec<_>>()));
+    with(&|m| _ = m.set("tokenizer.chat_template", "{% for %}"));
+    with(&|m| _ = m.set("tokenizer.chat_template", "{% for x in range(1000000000) %}{{ x }}{% endfor %}"));
+    with(&|m| _ = m.set("tokenizer.chat_template", 7_u32));
+    isolated::each("files::a_vocabulary_with_a_part_wrong_or_missing_is_survived", 0..models.len(), |i| {
+        survives(&models[i].write());
+    });
+}
+
+/// Metadata that is no count, or an absurd one, or does not fit the tensors.
+#[test]
+fn absurd_hyperparameters_are_survived() {
+    let keys: Vec<String> =
+        small().metadata.iter().map(|(key, _)| key.clone()).filter(|k| k.starts_with("llama.")).collect();
+    let extra =
+        ["rope.scaling.factor", "rope.scaling.original_context_length", "attention.sliding_window", "expert_count"];
+    let keys: Vec<String> = keys.into_iter().chain(extra.map(|name| format!("llama.{name}"))).collect();
+    let values: [Meta; 9] = [
+        0_u32.into(),
+        1_u32.into(),
+        3_u32.into(),
+        u32::MAX.into(),
+        0.0_f32.into(),
+        f32::NAN.into(),
+        f32::MIN_POSITIVE.into(),
+        (-1.0_f32).into(),
+        f32::MAX.into(),
+    ];
+    isolated::each("files::absurd_hyperparameters_are_survived", 0..keys.len() * values.len(), |i| {
+        let mut model = small();
+        model.set(&keys[i / values.len()], values[i % values.len()].clone());
+        survives(&model.write());
+    });
+}
+
+/// Weights that are no numbers give logits that are none.
+#[test]
+fn weights_that_are_no_numbers_are_survived() {
+    let types =
+        [WeightType::F32, WeightType::F16, WeightType::Q8_0, WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K];
+    let fills = [0xff_u8, 0x7c, 0x00];
+    isolated::each("files::weights_that_are_no_numbers_are_survived", 0..types.len() * fills.len(), |i| {
+        let family = if i % 2 == 0 { Family::Llama } else { Family::Gemma3 };
+        let wide = super::Sizes { n_embd: 256, n_ff: 256, ..sizes(family) };
+        let mut model = random_model(family, &wide.weights(types[i / fills.len()]));
+        for tensor in &mut model.tensors {
+            tensor.data.fill(fills[i % fills.len()]);
+        }
+        survives(&model.write());
+    });
+}
+
+#[test]
+fn any_part_of_a_split_model_stands_for_all() {
+    let folder = std::env::temp_dir().join(format!("fulcrum-split-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let paths: Vec<_> = (1..=3).map(|i| folder.join(format!("m-0000{i}-of-00003.gguf"))).collect();
+    for (path, bytes) in paths.iter().zip(small().write_split(3)) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    for executor in EXECUTORS {
+        let texts: Vec<String> = paths.iter().map(|path| answer(path, gentle(executor)).unwrap().text).collect();
+        assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    }
+    std::fs::remove_file(&paths[1]).unwrap();
+    for executor in EXECUTORS {
+        let error = checked(answer(&paths[0], gentle(executor)).unwrap_err()).to_string();
+        assert!(error.contains("m-00002-of-00003.gguf"), "{error}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The file may go, or another may take its name; what was loaded stays.
+#[test]
+fn a_file_removed_or_replaced_after_loading_changes_nothing() {
+    isolated::each("files::a_file_removed_or_replaced_after_loading_changes_nothing", 0..4, |i| {
+        let file = File::new(&small().write());
+        let options = GenerationOptions { max_tokens: Some(16), ..GenerationOptions::default() };
+        let model = Model::load(file.path(), gentle(EXECUTORS[i % 2])).unwrap();
+        let before = model.session(SessionOptions::default()).unwrap().respond_with("hi", &options).unwrap();
+        if i < 2 {
+            std::fs::remove_file(file.path()).unwrap();
+        } else {
+            let other = File::new(b"another file");
+            std::fs::rename(other.path(), file.path()).unwrap();
+        }
+        let after = model.session(SessionOptions::default()).unwrap().respond_with("hi", &options).unwrap();
+        assert_eq!(before.text, after.text);
+    });
+}
+
+fn survives(bytes: &[u8]) {
+    let file = File::new(bytes);
+    for executor in EXECUTORS {
+        let _ = answer(file.path(), gentle(executor)).map_err(checked);
+    }
+}
