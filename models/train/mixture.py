@@ -1,0 +1,48 @@
+"""Which tasks the models see, how often and how long, phase by phase."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import chat
+import grounded
+import reply
+import summary
+import ui
+from entities import HELD, TRAIN
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`shares` are shares of examples; `context` is the range of context sizes in tokens."""
+
+    rows: int
+    share: float
+    shares: dict[str, float]
+    context: tuple[int, int]
+
+
+TOKENIZER_MIX = {"chat": 0.45, "rag": 0.25, "summary": 0.1, "ui": 0.12, "reply": 0.08}
+PHASES = {
+    "a0": Phase(512, 0.08, {"chat": 0.25, "rag": 0.30, "ui": 0.10, "reply": 0.05, "copy": 0.25, "summary": 0.05}, (50, 140)),
+    "a": Phase(512, 0.30, {"chat": 0.36, "rag": 0.32, "summary": 0.09, "ui": 0.13, "reply": 0.08, "copy": 0.02}, (60, 340)),
+    "b": Phase(1024, 0.32, {"chat": 0.38, "rag": 0.29, "summary": 0.11, "ui": 0.13, "reply": 0.09}, (150, 850)),
+    "c": Phase(2048, 0.30, {"chat": 0.42, "rag": 0.24, "summary": 0.12, "ui": 0.13, "reply": 0.09}, (150, 1650)),
+}
+
+
+def draw(rng: random.Random, pool: list[list[dict]], shares: dict[str, float], low: int, high: int, entities: str = TRAIN, templates: str = TRAIN) -> dict:
+    task = rng.choices(list(shares), list(shares.values()))[0]
+    tokens = rng.randint(low, high)
+    if task == "chat":
+        return chat.build(rng, pool)
+    if task == "copy":
+        return chat.repeat(rng)
+    if task == "rag":
+        return grounded.build(rng, tokens, max(1, min(8, round(tokens / 90 + rng.random() * 2))), entities, templates)
+    if task == "summary":
+        return summary.build(rng, tokens, entities, templates)
+    if task == "ui":
+        return ui.build(rng, 0, entities, templates)
+    return reply.build(rng, min(tokens, 1200) if rng.random() < 0.5 else 0, entities, templates)

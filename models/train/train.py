@@ -1,0 +1,140 @@
+"""Trains the target, or the draft against the target. Resumes from its last checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import dataset
+import mixture
+from model import DRAFT, TARGET, Pocket
+from muon import Optimizer
+
+STEP_TOKENS = 8192
+MICRO_TOKENS = 4096
+WARMUP_STEPS = 60
+DECAY_SHARE = 0.45
+CHECKPOINT_SECONDS = 120
+DISTIL_SHARE = 0.7
+
+
+def cross_entropy(model: Pocket, tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sum of next-token losses; `tokens` is `[batch, rows + 1]`."""
+    logits = model(tokens[:, :-1]).flatten(0, 1).float()
+    loss = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
+    return (loss * weights[:, 1:].flatten()).sum()
+
+
+def distillation(model: Pocket, tokens: torch.Tensor, weights: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """As `cross_entropy`, mixed with the distance from the target's distribution."""
+    logits = model(tokens[:, :-1]).flatten(0, 1).float()
+    log_probabilities = logits.log_softmax(-1)
+    hard = F.nll_loss(log_probabilities, tokens[:, 1:].flatten(), reduction="none")
+    soft = -(teacher.flatten(0, 1).float().softmax(-1) * log_probabilities).sum(-1)
+    return ((DISTIL_SHARE * soft + (1 - DISTIL_SHARE) * hard) * weights[:, 1:].flatten()).sum()
+
+
+def learning_rate(progress: float, step: int) -> float:
+    """Warm up, hold, then fall linearly to nearly nothing."""
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    return warm * min(1.0, max(0.02, (1 - progress) / DECAY_SHARE))
+
+
+def plan(phases: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[tuple[str, int]]:
+    """(phase, first row) of every step."""
+    steps = []
+    for name, (ids, _) in phases.items():
+        per_step = STEP_TOKENS // mixture.PHASES[name].rows
+        steps += [(name, first) for first in range(0, len(ids) - per_step + 1, per_step)]
+    return steps
+
+
+def start_from(draft: Pocket, target: Pocket) -> None:
+    """The draft begins with the target's embedding and its output norm."""
+    with torch.no_grad():
+        draft.token_embd.weight.copy_(target.token_embd.weight)
+        draft.output_norm.copy_(target.output_norm)
+
+
+def save(path: Path, optimizer: Optimizer, step: int, history: list[dict], config) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save({"optimizer": optimizer.state(), "step": step, "history": history, "config": vars(config)}, partial)
+    os.replace(partial, path)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    torch.manual_seed(arguments.seed)
+    torch.set_num_threads(arguments.threads)
+    folder: Path = arguments.work
+    config = TARGET if arguments.which == "target" else DRAFT
+    names = list(mixture.PHASES) if arguments.which == "target" else ["a", "b", "c"]
+    phases = {n: dataset.load_or_build(folder, n, arguments.tokens, arguments.tokenizer, arguments.dialogues, arguments.seed + (arguments.which == "draft")) for n in names}
+    model, teacher = Pocket(config), None
+    if arguments.which == "draft":
+        teacher = Pocket(TARGET)
+        teacher.load_state_dict(torch.load(folder / "target.pt", weights_only=True)["optimizer"]["masters"])
+        start_from(model, teacher)
+        teacher = teacher.lower_precision().requires_grad_(False)
+    optimizer = Optimizer(model, other_lr=0.003 if teacher is None else 0.002)
+    model = model.lower_precision()
+    optimizer.parameters = dict(model.named_parameters())
+    path, step, history = folder / f"{arguments.which}.pt", 0, []
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        optimizer.load(state["optimizer"])
+        step, history = state["step"], state["history"]
+    loss_of = torch.compile(cross_entropy if teacher is None else distillation, dynamic=False)
+    teach = torch.compile(lambda t: teacher(t[:, :-1]), dynamic=False)
+    steps, saved, began, seen = plan(phases), time.time(), time.time(), 0
+    print(f"{arguments.which}: {sum(p.numel() for p in model.parameters())} parameters, {len(steps)} steps, from {step}", flush=True)
+    while step < len(steps):
+        name, first = steps[step]
+        rows = mixture.PHASES[name].rows
+        batch = slice(first, first + STEP_TOKENS // rows)
+        tokens = torch.from_numpy(phases[name][0][batch].astype(np.int64))
+        weights = torch.from_numpy(phases[name][1][batch].astype(np.float32) / dataset.WEIGHT_STEPS)
+        total, n = 0.0, MICRO_TOKENS // rows
+        weight_sum = float(weights[:, 1:].sum())
+        for i in range(0, len(tokens), n):
+            part = (tokens[i : i + n], weights[i : i + n])
+            if teacher is None:
+                loss = loss_of(model, *part)
+            else:
+                with torch.no_grad():
+                    taught = teach(part[0])
+                loss = loss_of(model, *part, taught)
+            (loss / weight_sum).backward()
+            total += float(loss.detach())
+        optimizer.step(learning_rate(step / len(steps), optimizer.steps))
+        step, seen = step + 1, seen + STEP_TOKENS
+        history.append({"step": step, "phase": name, "loss": total / weight_sum})
+        if step % 20 == 0:
+            recent = history[-20:]
+            print(json.dumps({"step": step, "of": len(steps), "phase": name, "loss": round(sum(h["loss"] for h in recent) / 20, 4), "tokens_per_s": round(seen / (time.time() - began)), "minutes": round((time.time() - began) / 60, 1)}), flush=True)
+        if time.time() - saved > CHECKPOINT_SECONDS:
+            save(path, optimizer, step, history, config)
+            saved = time.time()
+    save(path, optimizer, step, history, config)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", choices=("target", "draft"))
+    parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--dialogues", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=24_000_000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
