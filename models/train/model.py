@@ -30,6 +30,7 @@ class Config:
     norm_eps: float = 1e-5
 
 
+CHUNK = 128
 TARGET = Config()
 DRAFT = Config(n_layers=2, n_ff=512)
 
@@ -46,6 +47,29 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     pairs = x.float().unflatten(-1, (-1, 2))
     even, odd = pairs[..., 0], pairs[..., 1]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Causal attention in chunks of rows, as plain matrix products.
+
+    On a CPU this is several times faster than PyTorch's fused kernel, forwards and backwards. The heads that
+    share a key head are stacked as rows of one product.
+    """
+    batch, n_heads, rows, head_dim = q.shape
+    n_kv, groups = k.shape[1], n_heads // k.shape[1]
+    q = q.view(batch, n_kv, groups, rows, head_dim) * head_dim**-0.5
+    mixed = []
+    chunk = CHUNK if rows <= 512 else 2 * CHUNK
+    for first in range(0, rows, chunk):
+        last = min(first + chunk, rows)
+        part = q[:, :, :, first:last].reshape(batch * n_kv, groups * (last - first), head_dim)
+        seen_k, seen_v = (x[:, :, :last].reshape(batch * n_kv, last, head_dim) for x in (k, v))
+        scores = torch.bmm(part, seen_k.mT).view(batch * n_kv, groups, last - first, last).float()
+        future = torch.arange(last)[None, :] > torch.arange(first, last)[:, None]
+        weights = scores.masked_fill(future, float("-inf")).softmax(-1).to(v.dtype)
+        out = torch.bmm(weights.view(batch * n_kv, groups * (last - first), last), seen_v)
+        mixed.append(out.view(batch, n_heads, last - first, head_dim))
+    return torch.cat(mixed, dim=2)
 
 
 class Block(nn.Module):
@@ -71,9 +95,7 @@ class Block(nn.Module):
         k = self.attn_k(h).view(batch, rows, c.n_kv_heads, c.head_dim).transpose(1, 2)
         v = self.attn_v(h).view(batch, rows, c.n_kv_heads, c.head_dim).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        groups = c.n_heads // c.n_kv_heads
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = attend(q, k, v)
         x = x + self.attn_output(mixed.transpose(1, 2).reshape(batch, rows, -1))
         h = F.rms_norm(x, (c.n_embd,), self.ffn_norm.to(x.dtype), c.norm_eps)
         return x + self.ffn_down(F.silu(self.ffn_gate(h)) * self.ffn_up(h))

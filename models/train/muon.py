@@ -7,6 +7,7 @@ Newton–Schulz iteration. At this size it reaches a loss in roughly half the to
 from __future__ import annotations
 
 import torch
+import torch.distributed as distributed
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -23,6 +24,17 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if flipped else x).float()
+
+
+def shared(matrices: torch.Tensor) -> torch.Tensor:
+    """`orthogonalise`, each worker doing its part of the stack."""
+    if not distributed.is_initialized():
+        return orthogonalise(matrices)
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    found = torch.zeros_like(matrices)
+    found[rank::world] = orthogonalise(matrices[rank::world])
+    distributed.all_reduce(found)
+    return found
 
 
 class Optimizer:
@@ -61,7 +73,7 @@ class Optimizer:
             gradient = self.parameters[name].grad.float()
             moment = self.moments[name].lerp_(gradient, 1 - self.momentum)
             updates.append(gradient.lerp(moment, self.momentum))
-        for name, update in zip(names, orthogonalise(torch.stack(updates))):
+        for name, update in zip(names, shared(torch.stack(updates))):
             self.masters[name].mul_(1 - lr * self.decay).add_(update, alpha=-lr)
 
     def _step_adam(self, name: str, lr: float) -> None:
