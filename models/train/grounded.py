@@ -181,8 +181,20 @@ CONTACT_LABELS = {
     TRAIN: [("phone", "email", "town", "birthday", "company"), ("Phone", "Email", "Town", "Birthday", "Works at"), ("tel", "mail", "home", "born", "work")],
     HELD: [("Phone number", "Email address", "Lives in", "Birthday", "Company")],
 }
+# (before the fields, between a label and its value, between fields)
 CONTACT_LAYOUTS = {
-    TRAIN: [(" - {name} | ", ": ", " | "), (" - {name}, ", " ", ", "), ("Name: {name}\n", ": ", "\n"), (" * {name} (", ": ", "; "), (" {name}\n  ", ": ", "\n  ")],
+    TRAIN: [
+        (head, colon, between)
+        for heads, separators in (
+            ((" - {name} | ", " - {name}, ", " * {name} (", " - {name}: ", " * {name}; ", " {name} - "), (" | ", ", ", "; ")),
+            (("Name: {name}\n", "Person: {name}\n"), ("\n",)),
+            ((" {name}\n  ", " * {name}\n  "), ("\n  ",)),
+            (("Name: {name}\n - ", " {name}\n - "), ("\n - ",)),
+        )
+        for head in heads
+        for between in separators
+        for colon in (": ", " ", " = ")
+    ],
     HELD: [(" + {name}: ", " ", "; "), ("Contact: {name}\n - ", ": ", "\n - ")],
 }
 EVENT_LAYOUTS = {
@@ -192,9 +204,16 @@ EVENT_LAYOUTS = {
         "Event: {title}\nWhen: {when}\nWhere: {where}\nWith: {who}",
         " * {when} | {title} | {where} | {who}",
         " - {title} ({when}, {where}, {who})",
+        " - {when}, {title}, {where}, {who}",
+        " * {title} on {when} with {who}, at {where}",
+        " - {title} | {when} | {where} | {who}",
+        " * on {when}: {title} at {where} with {who}",
+        " - {title} with {who} on {when}, at {where}",
+        " * at {where} on {when}: {title} with {who}",
     ],
     HELD: [" + {title}, {when}, at {where}, {who}", " - on {when} the {title} with {who} at {where}"],
 }
+OPENERS = ["Hey, ", "Quick question: ", "I forgot. ", "One question. ", "Tell me, ", "Hi! ", "Sorry, "]
 
 
 @dataclass
@@ -209,7 +228,10 @@ class Section:
 def ask(writer: Writer, kind: str, a: str, b: str, k: str = "") -> tuple[str, str, str]:
     values = {"a": a, "b": b, "k": k}
     question = writer.pick(QUESTIONS[kind][writer.templates]).format(**values)
-    return kind, question[0].upper() + question[1:], ANSWERS[kind].format(**values)
+    question = question[0].upper() + question[1:]
+    if writer.templates == TRAIN and writer.entities.rng.random() < 0.2:
+        question = writer.pick(OPENERS) + question
+    return kind, question, ANSWERS[kind].format(**values)
 
 
 def contacts(writer: Writer, n: int) -> Section:
@@ -320,7 +342,7 @@ HEADINGS = {
     HELD: {"contacts": ["People I know:"], "calendar": ["Calendar entries:"], "notes": ["My notebook:"], "messages": ["New messages:"]},
 }
 FRAMES = {
-    TRAIN: ["{context}\n\nQuestion: {question}", "{context}\n\n{question}", "Answer from my data.\n\n{context}\n\n{question}", "Here is my data.\n\n{context}\n\nQuestion: {question}", "Use this to answer.\n{context}\n\n{question}"],
+    TRAIN: ["{context}\n\nQuestion: {question}", "{context}\n\n{question}", "Answer from my data.\n\n{context}\n\n{question}", "Here is my data.\n\n{context}\n\nQuestion: {question}", "Use this to answer.\n{context}\n\n{question}", "Look at this.\n\n{context}\n\n{question}", "{context}\n\nTell me: {question}", "My data:\n\n{context}\n\nI have a question. {question}"],
     HELD: ["Look at my data.\n\n{context}\n\nMy question: {question}"],
 }
 SYSTEM = {
@@ -335,7 +357,8 @@ def build(rng: random.Random, tokens: int, turns: int, entities: str = TRAIN, te
     names = rng.sample(list(SECTIONS), 1 if tokens < 250 else rng.randint(2, 4))
     sections = [SECTIONS[n](writer, max(2, round(tokens / len(names) / PER_ITEM_TOKENS[n] * rng.uniform(0.8, 1.2)))) for n in names]
     context = "\n\n".join(f"{writer.pick(HEADINGS[templates][s.kind])}\n{s.text}" for s in sections)
-    asks = [rng.choice(rng.choice(sections).asks) for _ in range(turns)]
+    every = [a for s in sections for a in rng.sample(s.asks, min(len(s.asks), turns))]
+    asks = rng.sample(every, min(turns, len(every)))
     chat = []
     if rng.random() < 0.3:
         chat.append({"role": "system", "content": writer.pick(SYSTEM[templates]).format(context=context)})

@@ -26,9 +26,9 @@ class Phase:
 TOKENIZER_MIX = {"chat": 0.45, "rag": 0.25, "summary": 0.1, "ui": 0.12, "reply": 0.08}
 PHASES = {
     "a0": Phase(512, 0.08, {"chat": 0.25, "rag": 0.30, "ui": 0.10, "reply": 0.05, "copy": 0.25, "summary": 0.05}, (50, 140)),
-    "a": Phase(512, 0.30, {"chat": 0.36, "rag": 0.32, "summary": 0.09, "ui": 0.13, "reply": 0.08, "copy": 0.02}, (60, 340)),
-    "b": Phase(1024, 0.32, {"chat": 0.38, "rag": 0.29, "summary": 0.11, "ui": 0.13, "reply": 0.09}, (150, 850)),
-    "c": Phase(2048, 0.30, {"chat": 0.42, "rag": 0.24, "summary": 0.12, "ui": 0.13, "reply": 0.09}, (150, 1650)),
+    "a": Phase(512, 0.40, {"chat": 0.25, "rag": 0.45, "summary": 0.10, "ui": 0.07, "reply": 0.09, "copy": 0.04}, (50, 240)),
+    "b": Phase(1024, 0.30, {"chat": 0.30, "rag": 0.40, "summary": 0.13, "ui": 0.07, "reply": 0.10}, (120, 850)),
+    "c": Phase(2048, 0.22, {"chat": 0.36, "rag": 0.31, "summary": 0.16, "ui": 0.07, "reply": 0.10}, (150, 1700)),
 }
 
 
@@ -40,7 +40,7 @@ def draw(rng: random.Random, pool: list[list[dict]], shares: dict[str, float], l
     if task == "copy":
         return chat.repeat(rng)
     if task == "rag":
-        return grounded.build(rng, tokens, max(1, min(8, round(tokens / 90 + rng.random() * 2))), entities, templates)
+        return grounded.build(rng, tokens, max(1, min(12, round(tokens / 60 + rng.random() * 2))), entities, templates)
     if task == "summary":
         return summary.build(rng, tokens, entities, templates)
     if task == "ui":

@@ -33,11 +33,16 @@ GOALS = {
     "order": {TRAIN: ['Order "{item}".', 'Buy "{item}" in the shop.', 'Put "{item}" in my cart.', 'Shop for "{item}".'], HELD: ['Please buy me "{item}".']},
 }
 LAYOUTS = {
-    TRAIN: [' - {kind} "{label}" id {id}', ' * {kind} "{label}" (id {id})', ' {kind}: "{label}" id {id}', ' - "{label}" {kind} id {id}'],
+    TRAIN: [
+        bullet + element + number
+        for bullet in (" - ", " * ", " ", " > ")
+        for element in ('{kind} "{label}"', '{kind}: "{label}"', '"{label}" {kind}', '"{label}" ({kind})')
+        for number in (" id {id}", " (id {id})", ", id {id}", "; id {id}", " | id {id}")
+    ],
     HELD: [' + {kind} "{label}", id {id}', ' + "{label}" {kind}, id {id}'],
 }
 INTROS = {
-    TRAIN: ["Goal: {goal}\n{screen}", "You control the phone. Goal: {goal}\n{screen}", "{goal}\n{screen}\nAnswer with one JSON action.", "Task: {goal}\nAnswer with one action.\n{screen}"],
+    TRAIN: ["Goal: {goal}\n{screen}", "You control the phone. Goal: {goal}\n{screen}", "{goal}\n{screen}\nAnswer with one JSON action.", "Task: {goal}\nAnswer with one action.\n{screen}", "This is my phone. Goal: {goal}\n{screen}", "Help me with my phone. The goal: {goal}\n{screen}", "What is the next step? {goal}\n{screen}"],
     HELD: ["Control this phone. My goal: {goal}\n{screen}"],
 }
 
