@@ -27,6 +27,7 @@ def load(path: Path) -> Pocket:
     config = Config(
         n_vocab=value("vocab_size"), n_embd=value("embedding_length"), n_layers=value("block_count"), n_heads=value("attention.head_count"),
         n_kv_heads=value("attention.head_count_kv"), n_ff=value("feed_forward_length"), norm_eps=value("attention.layer_norm_rms_epsilon"),
+        rope_base=value("rope.freq_base"), embd_scale=1.0,
     )
     model, state = Pocket(config), {}
     for tensor in reader.tensors:

@@ -72,8 +72,9 @@ def export(masters: dict[str, torch.Tensor], config: Config, tokenizer: dict, na
     add_hyperparameters(writer, config, name)
     writer.add_file_type(file_type)
     add_vocabulary(writer, tokenizer)
+    factors = {"token_embd.weight": config.embd_scale, "output_norm": 1 / config.embd_scale}
     for key, value in masters.items():
-        array = value.float().numpy()
+        array = value.float().numpy() * np.float32(factors.get(key, 1.0))
         if array.ndim == 1:
             writer.add_tensor(tensor_name(key), array.astype(np.float32))
         else:

@@ -10,14 +10,17 @@ work=${2:-build/pocket}
 here=$(cd "$(dirname "$0")" && pwd)
 models=$(dirname "$here")
 python=${PYTHON:-python3}
-tokens=${TOKENS:-18000000}
-draft_tokens=${DRAFT_TOKENS:-6000000}
+warm_tokens=${WARM_TOKENS:-3000000}
+tokens=${TOKENS:-5600000}
+draft_tokens=${DRAFT_TOKENS:-2000000}
 export OMP_NUM_THREADS=1
 mkdir -p "$work"
 tokenizer=$models/pocket-tokenizer.json
 [ -f "$work/tokenizer.done" ] || "$python" "$here/tokenizer.py" --dialogues "$dialogues" --out "$tokenizer"
 touch "$work/tokenizer.done"
 common="--work $work --tokenizer $tokenizer --dialogues $dialogues"
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" warm $common --tokens "$warm_tokens"
 # shellcheck disable=SC2086
 nice -n 19 "$python" "$here/train.py" target $common --tokens "$tokens"
 # shellcheck disable=SC2086

@@ -24,12 +24,13 @@ class Phase:
 
 
 TOKENIZER_MIX = {"chat": 0.45, "rag": 0.25, "summary": 0.1, "ui": 0.12, "reply": 0.08}
-PHASES = {
-    "a0": Phase(512, 0.08, {"chat": 0.25, "rag": 0.30, "ui": 0.10, "reply": 0.05, "copy": 0.25, "summary": 0.05}, (50, 140)),
-    "a": Phase(512, 0.40, {"chat": 0.25, "rag": 0.45, "summary": 0.10, "ui": 0.07, "reply": 0.09, "copy": 0.04}, (50, 240)),
-    "b": Phase(1024, 0.30, {"chat": 0.30, "rag": 0.40, "summary": 0.13, "ui": 0.07, "reply": 0.10}, (120, 850)),
-    "c": Phase(2048, 0.22, {"chat": 0.36, "rag": 0.31, "summary": 0.16, "ui": 0.07, "reply": 0.10}, (150, 1700)),
+WARM = {"w": Phase(512, 1.0, {"chat": 0.30, "rag": 0.38, "summary": 0.08, "ui": 0.08, "reply": 0.08, "copy": 0.08}, (50, 240))}
+MAIN = {
+    "a": Phase(512, 0.12, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
+    "b": Phase(512, 0.48, {"chat": 0.29, "rag": 0.40, "summary": 0.11, "ui": 0.08, "reply": 0.10, "copy": 0.02}, (60, 260)),
+    "c": Phase(2048, 0.40, {"chat": 0.36, "rag": 0.31, "summary": 0.15, "ui": 0.08, "reply": 0.10}, (150, 1700)),
 }
+PHASES = WARM | MAIN
 
 
 def draw(rng: random.Random, pool: list[list[dict]], shares: dict[str, float], low: int, high: int, entities: str = TRAIN, templates: str = TRAIN) -> dict:

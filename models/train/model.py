@@ -16,7 +16,12 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a model. Every width is a multiple of 256, so K-quants apply."""
+    """Shape of a model. Every width is a multiple of 256, so K-quants apply.
+
+    `embd_scale` multiplies the embedding on its way in, not on its way out. Without it a tied embedding is too
+    small beside the first layer's output, the residual forgets which token it came from, and nothing learns to
+    copy. Export folds it into the embedding and the output norm.
+    """
 
     n_vocab: int = 4096
     n_embd: int = 256
@@ -26,8 +31,9 @@ class Config:
     n_ff: int = 768
     head_dim: int = 64
     n_ctx: int = 2048
-    rope_base: float = 10000.0
+    rope_base: float = 500000.0
     norm_eps: float = 1e-5
+    embd_scale: float = 64.0
 
 
 CHUNK = 128
@@ -135,7 +141,7 @@ class Pocket(nn.Module):
 
     def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
         rows = tokens.shape[1]
-        x = self.token_embd(tokens)
+        x = self.token_embd(tokens) * self.config.embd_scale
         cos, sin = self.cos[:rows], self.sin[:rows]
         for block in self.blocks:
             x = block(x, cos, sin)

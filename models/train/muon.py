@@ -40,7 +40,7 @@ def shared(matrices: torch.Tensor) -> torch.Tensor:
 class Optimizer:
     """Holds float32 masters of a model's parameters and writes bfloat16 copies back after each step."""
 
-    def __init__(self, model: torch.nn.Module, matrix_lr: float = 0.02, other_lr: float = 0.003, momentum: float = 0.95, decay: float = 0.01):
+    def __init__(self, model: torch.nn.Module, matrix_lr: float = 0.02, other_lr: float = 0.003, momentum: float = 0.95, decay: float = 0.1):
         self.parameters = dict(model.named_parameters())
         self.masters = {n: p.detach().float().clone() for n, p in self.parameters.items()}
         self.matrix_lr, self.other_lr, self.momentum, self.decay = matrix_lr, other_lr, momentum, decay

@@ -1,4 +1,4 @@
-"""Trains the target, or the draft against the target. Resumes from its last checkpoint.
+"""Trains the target in two runs, or the draft against the target. Resumes from its last checkpoint.
 
 One process per core, each with one thread: they meet once per step to add up their gradients. Two threads
 inside one process meet at every operation instead, which costs more than half the speed on a busy machine.
@@ -20,6 +20,7 @@ import torch.multiprocessing
 import torch.nn.functional as F
 
 import dataset
+import induction
 import mixture
 from model import DRAFT, TARGET, Pocket
 from muon import Optimizer
@@ -64,10 +65,13 @@ def plan(phases: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[tuple[str, in
 
 
 def start_from(draft: Pocket, target: Pocket) -> None:
-    """The draft begins with the target's embedding and its output norm."""
+    """The draft begins with the target's embedding and its first layers, as far as they fit."""
     with torch.no_grad():
         draft.token_embd.weight.copy_(target.token_embd.weight)
         draft.output_norm.copy_(target.output_norm)
+        for own, taken in zip(draft.blocks, target.blocks):
+            for (_, parameter), (_, source) in zip(own.named_parameters(), taken.named_parameters()):
+                parameter.copy_(source[tuple(slice(n) for n in parameter.shape)])
 
 
 def save(path: Path, optimizer: Optimizer, step: int, history: list[dict], config) -> None:
@@ -76,11 +80,13 @@ def save(path: Path, optimizer: Optimizer, step: int, history: list[dict], confi
     os.replace(partial, path)
 
 
+SEEN = {"warm": ["w"], "target": ["a", "b", "c"], "draft": ["b", "c"]}
+
+
 def load_phases(arguments: argparse.Namespace) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The target sees every phase; the draft skips the first and sees other examples."""
-    draft = arguments.which == "draft"
-    names = [n for n in mixture.PHASES if not draft or n != "a0"]
-    return {n: dataset.load_or_build(arguments.work, n, arguments.tokens, arguments.tokenizer, arguments.dialogues, arguments.seed + draft) for n in names}
+    """The rows of each of a run's phases; every run draws its own."""
+    seed = arguments.seed + 10 * list(SEEN).index(arguments.which)
+    return {n: dataset.load_or_build(arguments.work, n, arguments.tokens, arguments.tokenizer, arguments.dialogues, seed) for n in SEEN[arguments.which]}
 
 
 def add_up(model: Pocket) -> None:
@@ -97,7 +103,7 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{arguments.meeting}", rank=rank, world_size=arguments.workers)
     folder: Path = arguments.work
-    config = TARGET if arguments.which == "target" else DRAFT
+    config = DRAFT if arguments.which == "draft" else TARGET
     phases = load_phases(arguments)
     model, teacher = Pocket(config), None
     if arguments.which == "draft":
@@ -105,6 +111,9 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
         teacher.load_state_dict(torch.load(folder / "target.pt", weights_only=True)["optimizer"]["masters"])
         start_from(model, teacher)
         teacher = teacher.lower_precision().requires_grad_(False)
+    if arguments.which == "target" and not (folder / "target.pt").exists():
+        model.load_state_dict(torch.load(folder / "warm.pt", weights_only=True)["optimizer"]["masters"])
+        induction.seed(model)
     optimizer = Optimizer(model, other_lr=0.003 if teacher is None else 0.002)
     model = model.lower_precision()
     optimizer.parameters = dict(model.named_parameters())
@@ -156,7 +165,7 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("which", choices=("target", "draft"))
+    parser.add_argument("which", choices=tuple(SEEN))
     parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--dialogues", type=Path, required=True)
