@@ -30,7 +30,8 @@ def answer(arguments: argparse.Namespace, example: dict) -> dict:
     """One greedy answer, as the engine's JSON object."""
     n = arguments.n or LONGEST.get(example["task"], 128)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as prompt:
-        prompt.write(render(example["messages"]))
+        # The engine drops one newline at the end of a file, since editors add one; the prompt ends with its own.
+        prompt.write(render(example["messages"]) + "\n")
         prompt.flush()
         command = [arguments.fulcrum, "generate", "--json", "--raw", "-m", str(arguments.model), "-f", prompt.name, "-n", str(n), "--temp", "0", "--ctx", "2048"]
         done = subprocess.run([*command, *arguments.extra], capture_output=True, text=True, encoding="utf-8")

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 WIDTH, HEIGHT, LEFT, TOP = 760, 400, 56, 34
-COLOURS = {"target": "#2255aa", "draft": "#cc6622"}
+COLOURS = {"warm": "#889999", "target": "#2255aa", "draft": "#cc6622"}
+LABELS = {"warm": "warm-up", "target": "target, with the copying circuit", "draft": "draft, mixed with distance from target"}
 
 
 def smooth(values: list[float], span: int = 20) -> list[float]:
@@ -30,14 +31,14 @@ def draw(histories: dict[str, list[dict]], step_tokens: int) -> str:
     for i, (name, curve) in enumerate(curves.items()):
         every = max(1, len(curve) // 700)
         points = " ".join(f"{x((s + 1) * step_tokens / 1e6):.1f},{y(l):.1f}" for s, l in enumerate(curve) if s % every == 0)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.5"/><text x="{LEFT + 20 + i * 330}" y="20" fill="{COLOURS[name]}">{"target: weighted next-token loss" if name == "target" else "draft: loss mixed with the distance from the target"}</text>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.5"/><text x="{LEFT + 20 + i * 200}" y="20" fill="{COLOURS[name]}">{LABELS[name]}</text>')
         phases = histories[name]
         if name == "target":
             for s in range(1, len(phases)):
                 if phases[s]["phase"] != phases[s - 1]["phase"]:
                     at = x(s * step_tokens / 1e6)
                     parts.append(f'<line x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{TOP + inner_h}" stroke="#999" stroke-dasharray="4 4"/><text x="{at + 4:.1f}" y="{TOP + 12}" fill="#666">phase {phases[s]["phase"]}</text>')
-    parts.append(f'<text x="{LEFT + inner_w / 2}" y="{HEIGHT - 8}" text-anchor="middle">million tokens (mean of 20 steps; dashed: the target\'s next phase, with longer rows)</text></svg>')
+    parts.append(f'<text x="{LEFT + inner_w / 2}" y="{HEIGHT - 8}" text-anchor="middle">million tokens of each run (weighted next-token loss, mean of 20 steps; dashed: the target\'s next phase)</text></svg>')
     return "\n".join(parts)
 
 

@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--dialogues", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="gets workloads/ and heldout/")
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--held", type=int, default=200, help="held-out examples per task")
+    parser.add_argument("--held", type=int, default=100, help="held-out examples per task")
     arguments = parser.parse_args()
     encoder = dataset.Encoder(Tokenizer.from_file(str(arguments.tokenizer)))
     pool = chat.dialogues(arguments.dialogues)[HELD]
