@@ -37,14 +37,10 @@ class Tasks(unittest.TestCase):
 
     def test_every_answer_is_copied_from_its_prompt(self):
         rng = random.Random(2)
-        for kind, answer in grounded.ANSWERS.items():
-            self.assertIn("{b}", answer, kind)
         for _ in range(300):
             section = rng.choice(list(grounded.SECTIONS.values()))(grounded.Writer(Entities(rng, HELD), HELD), 4)
-            for kind, _, answer in section.asks:
-                before, _, after = grounded.ANSWERS[kind].rpartition("{b}" if kind not in ("what_at", "bring") else "{a}")
-                value = answer.removesuffix(after).split(before.rsplit("}", 1)[-1])[-1]
-                self.assertIn(value, section.text)
+            for _, _, answer in section.asks:
+                self.assertIn(answer.removeprefix(grounded.ANSWERS[section.kind]), section.text)
 
     def test_questions_have_one_answer(self):
         rng = random.Random(3)
@@ -69,8 +65,7 @@ class Tasks(unittest.TestCase):
             example = ui.build(rng, 0, HELD, HELD)
             action, screen = json.loads(example["expected"]), example["messages"][-1]["content"]
             if "label" in action:
-                line = next(l for l in screen.split("\n") if f'"{action["label"]}"' in l and f'id {action["id"]}' in l)
-                self.assertTrue(line.rstrip(")").endswith(f'id {action["id"]}'))
+                self.assertEqual(screen.count(f'"label": {json.dumps(action["label"])}, "id": {action["id"]}'), 1)
 
     def test_replies_keep_the_style(self):
         rng = random.Random(6)

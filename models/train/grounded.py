@@ -1,8 +1,8 @@
 """Questions whose answers stand in the prompt: notes, contacts, calendar entries and messages.
 
-A *section* is a text with the questions it can answer. The answer's wording depends on the kind of question
-alone, so exact match is a fair measure, and its content is always copied. Each kind has wordings for
-training and wordings that are held out.
+A *section* is a text with the questions it can answer. An answer quotes its source, from the name of what was
+asked about to the end of the sentence or entry, so exact match is a fair measure and the content is always
+copied. Each kind has wordings for training and wordings that are held out.
 """
 
 from __future__ import annotations
@@ -34,10 +34,6 @@ QUESTIONS = {
         TRAIN: ["Where does {a} work?", "Which company does {a} work for?", "What company is {a} with?", "Tell me where {a} works.", "Who does {a} work for?"],
         HELD: ["Do you know where {a} works?", "At which company does {a} work?"],
     },
-    "who_works": {
-        TRAIN: ["Who works at {b}?", "Which contact works at {b}?", "Do I know someone at {b}?"],
-        HELD: ["Who do I know at {b}?"],
-    },
     "when": {
         TRAIN: ["When is the {a}?", "What time is the {a}?", "When does the {a} start?", "What day and time is the {a}?", "Tell me when the {a} is.", "At what time is my {a}?"],
         HELD: ["Do you know when the {a} is?", "On which day and at what time is the {a}?"],
@@ -49,10 +45,6 @@ QUESTIONS = {
     "with": {
         TRAIN: ["Who is the {a} with?", "Who will be at the {a}?", "Who do I meet at the {a}?", "With whom is the {a}?", "Tell me who the {a} is with."],
         HELD: ["Do you know who the {a} is with?", "Who joins me for the {a}?"],
-    },
-    "what_at": {
-        TRAIN: ["What do I have on {b}?", "What is on my calendar on {b}?", "What happens on {b}?", "Which event is on {b}?"],
-        HELD: ["What is planned on {b}?"],
     },
     "code": {
         TRAIN: ["What is the {k} code for {a}?", "Which {k} code do I need for {a}?", "Give me the {k} code for {a}.", "{k} code for {a}?", "What was the {k} code for {a} again?"],
@@ -100,29 +92,8 @@ QUESTIONS = {
     },
 }
 
-ANSWERS = {
-    "phone": "The phone number of {a} is {b}.",
-    "email": "The email address of {a} is {b}.",
-    "city": "Your contact {a} lives in {b}.",
-    "birthday": "The birthday of {a} is {b}.",
-    "company": "Your contact {a} works at {b}.",
-    "who_works": "Your contact {a} works at {b}.",
-    "when": "The {a} is on {b}.",
-    "where": "The {a} is at {b}.",
-    "with": "The {a} is with {b}.",
-    "what_at": "On {b} you have the {a}.",
-    "code": "The {k} code for {a} is {b}.",
-    "wifi": "The Wi-Fi password at {a} is {b}.",
-    "price": "The {a} costs {b}.",
-    "object": "The {a} is in the {b}.",
-    "lent": "The {a} is with {b}.",
-    "recommended": "For {k}, {a} recommends {b}.",
-    "meet": "You meet {a} at {b}.",
-    "bring": "Please bring the {b} for {a}.",
-    "arrival": "The train of {a} arrives at {b}.",
-    "owe": "You owe {a} {b}.",
-    "moved": "The new address of {a} is {b}.",
-}
+# How an answer begins; the quotation follows.
+ANSWERS = {"contacts": "In your contacts:", "calendar": "In your calendar:", "notes": "Your notes say ...", "messages": "From"}
 
 # Sentences that state a fact. {a} what is asked about, {b} the answer, {k} its kind.
 NOTES = {
@@ -179,39 +150,32 @@ CODE_KINDS = "door alarm gate locker garage safe".split()
 
 CONTACT_LABELS = {
     TRAIN: [("phone", "email", "town", "birthday", "company"), ("Phone", "Email", "Town", "Birthday", "Works at"), ("tel", "mail", "home", "born", "work")],
-    HELD: [("Phone number", "Email address", "Lives in", "Birthday", "Company")],
+    HELD: [("phone number", "email address", "lives in", "birthday", "job at")],
 }
 # (before the fields, between a label and its value, between fields)
 CONTACT_LAYOUTS = {
     TRAIN: [
         (head, colon, between)
-        for heads, separators in (
-            ((" - {name} | ", " - {name}, ", " * {name} (", " - {name}: ", " * {name}; ", " {name} - "), (" | ", ", ", "; ")),
-            (("Name: {name}\n", "Person: {name}\n"), ("\n",)),
-            ((" {name}\n  ", " * {name}\n  "), ("\n  ",)),
-            (("Name: {name}\n - ", " {name}\n - "), ("\n - ",)),
-        )
-        for head in heads
-        for between in separators
+        for head in (" - {name} | ", " - {name}, ", " * {name}, ", " - {name}: ", " * {name}; ", " {name} - ", " Name: {name}, ", " > {name}: ")
+        for between in (" | ", ", ", "; ", " - ")
         for colon in (": ", " ", " = ")
     ],
-    HELD: [(" + {name}: ", " ", "; "), ("Contact: {name}\n - ", ": ", "\n - ")],
+    HELD: [(" + {name}: ", " ", "; "), (" Contact: {name} / ", ": ", " / ")],
 }
 EVENT_LAYOUTS = {
     TRAIN: [
-        " - {when}: {title} at {where} with {who}",
+        " - {title}: {when} at {where} with {who}",
         " - the {title} is on {when} at {where}, with {who}",
-        "Event: {title}\nWhen: {when}\nWhere: {where}\nWith: {who}",
-        " * {when} | {title} | {where} | {who}",
+        " Event: {title}, when: {when}, where: {where}, with: {who}",
+        " * {title} | {when} | {where} | {who}",
         " - {title} ({when}, {where}, {who})",
-        " - {when}, {title}, {where}, {who}",
         " * {title} on {when} with {who}, at {where}",
         " - {title} | {when} | {where} | {who}",
-        " * on {when}: {title} at {where} with {who}",
         " - {title} with {who} on {when}, at {where}",
-        " * at {where} on {when}: {title} with {who}",
+        " > {title} at {where}, {when}, with {who}",
+        " * {title} - {when} - {where} - {who}",
     ],
-    HELD: [" + {title}, {when}, at {where}, {who}", " - on {when} the {title} with {who} at {where}"],
+    HELD: [" + {title}, {when}, at {where}, {who}", " - {title} with {who} at {where} on {when}"],
 }
 OPENERS = ["Hey, ", "Quick question: ", "I forgot. ", "One question. ", "Tell me, ", "Hi! ", "Sorry, "]
 
@@ -225,13 +189,18 @@ class Section:
     asks: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def ask(writer: Writer, kind: str, a: str, b: str, k: str = "") -> tuple[str, str, str]:
-    values = {"a": a, "b": b, "k": k}
-    question = writer.pick(QUESTIONS[kind][writer.templates]).format(**values)
+def ask(writer: Writer, kind: str, a: str, b: str, answer: str, k: str = "") -> tuple[str, str, str]:
+    """A question about `a` whose answer is `b`, and the quotation that answers it."""
+    question = writer.pick(QUESTIONS[kind][writer.templates]).format(a=a, b=b, k=k)
     question = question[0].upper() + question[1:]
     if writer.templates == TRAIN and writer.entities.rng.random() < 0.2:
         question = writer.pick(OPENERS) + question
-    return kind, question, ANSWERS[kind].format(**values)
+    return kind, question, answer
+
+
+def quote(section: str, name: str, text: str) -> str:
+    """The answer: `text` from `name` on."""
+    return f"{ANSWERS[section]} {text[text.index(name):]}"
 
 
 def contacts(writer: Writer, n: int) -> Section:
@@ -239,16 +208,13 @@ def contacts(writer: Writer, n: int) -> Section:
     labels = writer.pick(CONTACT_LABELS[writer.templates])
     head, colon, separator = writer.pick(CONTACT_LAYOUTS[writer.templates])
     kinds = ("phone", "email", "city", "birthday", "company")
-    shown = sorted(e.rng.sample(range(5), e.rng.randint(2, 5)), key=lambda _: e.rng.random())
+    shown = e.rng.sample(range(5), e.rng.randint(1, 3))
     section, lines = Section("contacts", ""), []
     for name in e.many(e.person, n):
         values = (e.phone(), e.email(name), e.town(), e.date(), e.company())
-        fields = separator.join(f"{labels[i]}{colon}{values[i]}" for i in shown)
-        lines.append(head.format(name=name) + fields + (")" if head.endswith("(") else ""))
+        lines.append(head.format(name=name) + separator.join(f"{labels[i]}{colon}{values[i]}" for i in shown))
         for i in shown:
-            section.asks.append(ask(writer, kinds[i], name, values[i]))
-        if 4 in shown:
-            section.asks.append(ask(writer, "who_works", name, values[4]))
+            section.asks.append(ask(writer, kinds[i], name, values[i], quote("contacts", name, lines[-1])))
     section.text = "\n".join(lines)
     return section
 
@@ -258,11 +224,12 @@ def calendar(writer: Writer, n: int) -> Section:
     layout = writer.pick(EVENT_LAYOUTS[writer.templates])
     section, lines = Section("calendar", ""), []
     use_dates = e.rng.random() < 0.4
-    slots = e.many(lambda: f"{e.date() if use_dates else e.day()} at {e.time()}", n)
-    for title, when in zip(e.many(e.event, n), slots):
+    for title in e.many(e.event, n):
+        when = f"{e.date() if use_dates else e.day()} at {e.time()}"
         where, who = e.venue(), e.person() if e.rng.random() < 0.6 else e.first()
         lines.append(layout.format(title=title, when=when, where=where, who=who))
-        section.asks += [ask(writer, "when", title, when), ask(writer, "where", title, where), ask(writer, "with", title, who), ask(writer, "what_at", title, when)]
+        for kind, value in (("when", when), ("where", where), ("with", who)):
+            section.asks.append(ask(writer, kind, title, value, quote("calendar", title, lines[-1])))
     section.text = "\n".join(lines)
     return section
 
@@ -291,7 +258,7 @@ def notes(writer: Writer, n: int) -> Section:
             continue
         asked.add(a)
         sentences.append(writer.pick(NOTES[kind][writer.templates]).format(a=a, b=b, k=k))
-        section.asks.append(ask(writer, kind, a, b, k))
+        section.asks.append(ask(writer, kind, a, b, quote("notes", a, sentences[-1]), k))
         while e.rng.random() < 0.4:
             sentences.append(writer.filler(FILLERS))
     if e.rng.random() < 0.5:
@@ -315,28 +282,27 @@ def message_fact(writer: Writer, kind: str) -> tuple[str, str]:
 
 
 def messages(writer: Writer, n: int) -> Section:
+    """One message per sender, a fact with small talk around it."""
     e = writer.entities
     section, lines = Section("messages", ""), []
-    senders = e.many(e.first, n)
     minute = e.rng.randint(420, 800)
     style = e.rng.randrange(3)
-    for sender in senders:
+    for sender in e.many(e.first, n):
         kind = e.pick(list(MESSAGES))
         b, k = message_fact(writer, kind)
         said = [writer.pick(MESSAGES[kind][writer.templates]).format(b=b, k=k)]
-        while e.rng.random() < 0.35:
+        while e.rng.random() < 0.25:
             said.insert(e.rng.randint(0, len(said)), writer.filler(THREAD_FILLERS))
-        for text in ([" ".join(said)] if e.rng.random() < 0.5 else said):
-            minute += e.rng.randint(1, 9)
-            stamp = (f"[{minute // 60}:{minute % 60:02d}]", "From", " -")[style]
-            lines.append(f"{stamp} {sender}: {text}")
-        section.asks.append(ask(writer, kind, sender, b, k))
+        minute += e.rng.randint(1, 9)
+        stamp = (f"[{minute // 60}:{minute % 60:02d}]", "From", " -")[style]
+        lines.append(f"{stamp} {sender}: {' '.join(said)}")
+        section.asks.append(ask(writer, kind, sender, b, quote("messages", sender, lines[-1]), k))
     section.text = "\n".join(lines)
     return section
 
 
 SECTIONS = {"contacts": contacts, "calendar": calendar, "notes": notes, "messages": messages}
-PER_ITEM_TOKENS = {"contacts": 55, "calendar": 40, "notes": 32, "messages": 38}
+PER_ITEM_TOKENS = {"contacts": 40, "calendar": 40, "notes": 32, "messages": 32}
 HEADINGS = {
     TRAIN: {"contacts": ["Contacts:", "My contacts:", "Address book:"], "calendar": ["Calendar:", "My calendar:", "Events:"], "notes": ["Notes:", "My notes:", "Notebook:"], "messages": ["Messages:", "My messages:", "Inbox:"]},
     HELD: {"contacts": ["People I know:"], "calendar": ["Calendar entries:"], "notes": ["My notebook:"], "messages": ["New messages:"]},

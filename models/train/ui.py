@@ -34,12 +34,12 @@ GOALS = {
 }
 LAYOUTS = {
     TRAIN: [
-        bullet + element + number
+        bullet + before + '"label": "{label}", "id": {id}' + after
         for bullet in (" - ", " * ", " ", " > ")
-        for element in ('{kind} "{label}"', '{kind}: "{label}"', '"{label}" {kind}', '"{label}" ({kind})')
-        for number in (" id {id}", " (id {id})", ", id {id}", "; id {id}", " | id {id}")
+        for before in ("{{", '{{"kind": "{kind}", ', '{{"type": "{kind}", ', "{kind} {{", '{{"on": true, ')
+        for after in ("}}", ', "kind": "{kind}"}}', ', "type": "{kind}"}}', ', "on": true}}')
     ],
-    HELD: [' + {kind} "{label}", id {id}', ' + "{label}" {kind}, id {id}'],
+    HELD: [' + {{"element": "{kind}", "label": "{label}", "id": {id}}}', ' + {{"label": "{label}", "id": {id}, "class": "{kind}"}}'],
 }
 INTROS = {
     TRAIN: ["Goal: {goal}\n{screen}", "You control the phone. Goal: {goal}\n{screen}", "{goal}\n{screen}\nAnswer with one JSON action.", "Task: {goal}\nAnswer with one action.\n{screen}", "This is my phone. Goal: {goal}\n{screen}", "Help me with my phone. The goal: {goal}\n{screen}", "What is the next step? {goal}\n{screen}"],
