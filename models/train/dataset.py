@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 import chat
 import mixture
+import wording
 from entities import TRAIN
 
 PROMPT_WEIGHT = {"chat": 0.5}
@@ -106,7 +107,9 @@ def load_or_build(folder: Path, name: str, tokens: int, tokenizer_path: Path, di
     path = folder / f"phase-{name}-{tokens}-{seed}.npz"
     if not path.exists():
         encoder = Encoder(Tokenizer.from_file(str(tokenizer_path)))
-        ids, weights = build_phase(name, tokens, encoder, chat.dialogues(dialogues)[TRAIN], seed)
+        conversations = chat.dialogues(dialogues)
+        wording.learn(conversations)
+        ids, weights = build_phase(name, tokens, encoder, conversations[TRAIN], seed)
         np.savez(path, ids=ids, weights=weights)
     with np.load(path) as data:
         return data["ids"], data["weights"]

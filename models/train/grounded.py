@@ -86,6 +86,10 @@ QUESTIONS = {
         TRAIN: ["How much do I owe {a}?", "How much money does {a} want from me?", "What do I owe {a}?", "How much should I pay {a}?"],
         HELD: ["Do you know how much I owe {a}?"],
     },
+    "said": {
+        TRAIN: ["What did {a} write?", "What does {a} say?", "What is the message from {a}?", "Read me the message from {a}.", "What does {a} want?"],
+        HELD: ["What has {a} written to me?"],
+    },
     "moved": {
         TRAIN: ["What is {a}'s new address?", "Where did {a} move to?", "What is the new address of {a}?", "Where does {a} live now?"],
         HELD: ["Do you know the new address of {a}?"],
@@ -291,12 +295,13 @@ def messages(writer: Writer, n: int) -> Section:
         kind = e.pick(list(MESSAGES))
         b, k = message_fact(writer, kind)
         said = [writer.pick(MESSAGES[kind][writer.templates]).format(b=b, k=k)]
-        while e.rng.random() < 0.25:
+        while e.rng.random() < 0.35:
             said.insert(e.rng.randint(0, len(said)), writer.filler(THREAD_FILLERS))
         minute += e.rng.randint(1, 9)
         stamp = (f"[{minute // 60}:{minute % 60:02d}]", "From", " -")[style]
         lines.append(f"{stamp} {sender}: {' '.join(said)}")
-        section.asks.append(ask(writer, kind, sender, b, quote("messages", sender, lines[-1]), k))
+        for asked in (kind, "said"):
+            section.asks.append(ask(writer, asked, sender, b, quote("messages", sender, lines[-1]), k))
     section.text = "\n".join(lines)
     return section
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+import chat
 import dataset
 import mixture
+import wording
 from entities import HELD, TRAIN
 from model import Config, Pocket
 
@@ -43,12 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--dialogues", type=Path, required=True)
     parser.add_argument("-n", type=int, default=40)
     parser.add_argument("--low", type=int, default=100)
     parser.add_argument("--high", type=int, default=400)
-    parser.add_argument("--show", type=int, default=0, help="print this many failures per task")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    wording.learn(chat.dialogues(arguments.dialogues))
     model, step = load(arguments.checkpoint)
     model = model.lower_precision()
     encoder = dataset.Encoder(Tokenizer.from_file(str(arguments.tokenizer)))

@@ -17,6 +17,7 @@ import grounded
 import reply
 import summary
 import ui
+import wording
 from entities import HELD
 
 N_CHATS = 12
@@ -26,7 +27,9 @@ MOST_TURNS = 5
 def users(dialogues: Path, seed: int) -> list[tuple[str, list[str]]]:
     """(title, the user's lines) of every conversation."""
     rng = random.Random(seed)
-    picked = rng.sample(chat.dialogues(dialogues)[HELD], N_CHATS)
+    conversations = chat.dialogues(dialogues)
+    wording.learn(conversations)
+    picked = rng.sample(conversations[HELD], N_CHATS)
     found = [("Free chat", [t["content"] for t in turns if t["role"] == "user"][:MOST_TURNS]) for turns in picked]
     for build, title in ((lambda: grounded.build(rng, 160, 3, HELD, HELD), "Questions"), (lambda: summary.build(rng, 160, HELD, HELD), "Summary"), (lambda: ui.build(rng, 0, HELD, HELD), "Screen"), (lambda: reply.build(rng, 0, HELD, HELD), "Reply")):
         for _ in range(2):

@@ -32,14 +32,14 @@ GOALS = {
     "song": {TRAIN: ['Play "{song}".', 'I want to hear "{song}".', 'Play the song "{song}".', 'Put on "{song}".'], HELD: ['Please play the music "{song}".']},
     "order": {TRAIN: ['Order "{item}".', 'Buy "{item}" in the shop.', 'Put "{item}" in my cart.', 'Shop for "{item}".'], HELD: ['Please buy me "{item}".']},
 }
+MOST_ELEMENTS = 9
 LAYOUTS = {
     TRAIN: [
-        bullet + before + '"label": "{label}", "id": {id}' + after
+        bullet + element
         for bullet in (" - ", " * ", " ", " > ")
-        for before in ("{{", '{{"kind": "{kind}", ', '{{"type": "{kind}", ', "{kind} {{", '{{"on": true, ')
-        for after in ("}}", ', "kind": "{kind}"}}', ', "type": "{kind}"}}', ', "on": true}}')
+        for element in ('{kind} "{label} #{id}"', '{kind}: "{label} #{id}"', '"{label} #{id}" {kind}', '"{label} #{id}" ({kind})', '"{label} #{id}", {kind}', '{kind} | "{label} #{id}"')
     ],
-    HELD: [' + {{"element": "{kind}", "label": "{label}", "id": {id}}}', ' + {{"label": "{label}", "id": {id}, "class": "{kind}"}}'],
+    HELD: [' + {kind} "{label} #{id}"', ' + "{label} #{id}" / {kind}'],
 }
 INTROS = {
     TRAIN: ["Goal: {goal}\n{screen}", "You control the phone. Goal: {goal}\n{screen}", "{goal}\n{screen}\nAnswer with one JSON action.", "Task: {goal}\nAnswer with one action.\n{screen}", "This is my phone. Goal: {goal}\n{screen}", "Help me with my phone. The goal: {goal}\n{screen}", "What is the next step? {goal}\n{screen}"],
@@ -91,7 +91,7 @@ def flow(writer: Writer, name: str) -> tuple[dict[str, str], list[Step]]:
 
 
 def action_json(step: Step, number: int) -> str:
-    action = {"action": step.action, "label": step.label, "id": number}
+    action = {"action": step.action, "target": f"{step.label} #{number}"}
     if step.text:
         action["text"] = step.text
     return json.dumps(action, ensure_ascii=False)
@@ -105,10 +105,10 @@ def screen(writer: Writer, layout: str, step: Step) -> tuple[str, int]:
         if label not in seen:
             seen.add(label)
             elements.append((kind, label))
+    elements = elements[:MOST_ELEMENTS]
     e.rng.shuffle(elements)
-    first = e.rng.choice((1, 1, 10, e.rng.randint(2, 60)))
-    lines = [layout.format(kind=kind, label=label, id=first + i) for i, (kind, label) in enumerate(elements)]
-    return f"Screen: {step.title}\n" + "\n".join(lines), first + elements.index((step.kind, step.label))
+    lines = [layout.format(kind=kind, label=label, id=i + 1) for i, (kind, label) in enumerate(elements)]
+    return f"Screen: {step.title}\n" + "\n".join(lines), 1 + elements.index((step.kind, step.label))
 
 
 SCROLL = json.dumps({"action": "scroll", "direction": "down"})

@@ -30,6 +30,16 @@ ADVERBS = "well badly deeply really very quite rather so".split()
 THEMES = "history,music,the sea,gardens,football,old films,space,cooking,birds,trains,politics,art,the mountains,school,dreams,the future,languages,science,dogs,poetry,travel,the weather,books,dancing,work".split(",")
 
 
+# Sentences people really wrote, of both halves; `learn` fills them in. They keep the tasks' texts from being guessable.
+SENTENCES: dict[str, list[str]] = {TRAIN: [], HELD: []}
+
+
+def learn(dialogues: dict[str, list[list[dict]]]) -> None:
+    """Takes the users' short utterances of both halves."""
+    for split, conversations in dialogues.items():
+        SENTENCES[split] = [t["content"] for turns in conversations for t in turns if t["role"] == "user" and 4 <= len(t["content"].split()) <= 14]
+
+
 class Writer:
     """Draws words: `entities` from one half, wordings from the half named by `templates`."""
 
@@ -40,5 +50,7 @@ class Writer:
         return self.entities.pick(items)
 
     def filler(self, fillers: dict[str, list[str]]) -> str:
+        if SENTENCES[self.entities.split] and self.entities.rng.random() < 0.5:
+            return self.pick(SENTENCES[self.entities.split])
         text = self.pick(fillers[self.templates])
         return text.format(adj=self.pick(ADJECTIVES), adv=self.pick(ADVERBS), topic=self.pick(THEMES))

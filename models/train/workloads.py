@@ -20,6 +20,7 @@ import grounded
 import reply
 import summary
 import ui
+import wording
 from entities import HELD
 
 LONGEST_PROMPT = 1700
@@ -84,7 +85,9 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=100, help="held-out examples per task")
     arguments = parser.parse_args()
     encoder = dataset.Encoder(Tokenizer.from_file(str(arguments.tokenizer)))
-    pool = chat.dialogues(arguments.dialogues)[HELD]
+    conversations = chat.dialogues(arguments.dialogues)
+    wording.learn(conversations)
+    pool = conversations[HELD]
     write(arguments.out / "workloads", workloads(arguments.seed, pool), N_WORKLOAD, encoder)
     write(arguments.out / "heldout", held_out(arguments.seed), arguments.held, encoder)
 
