@@ -31,7 +31,7 @@ class Tasks(unittest.TestCase):
                 self.assertTrue(all(is_held(draw()) == (split == HELD) for _ in range(200)))
 
     def test_wordings_never_cross_the_split(self):
-        tables = [*grounded.QUESTIONS.values(), *grounded.NOTES.values(), *grounded.MESSAGES.values(), *ui.GOALS.values(), grounded.CONTACT_LAYOUTS, grounded.EVENT_LAYOUTS, grounded.FRAMES, summary.THREAD_KEYS, summary.NOTE_KEYS, summary.ASKS, ui.LAYOUTS, reply.INVITES, reply.EARLIER, reply.ASKS]
+        tables = [*grounded.QUESTIONS.values(), *grounded.NOTES.values(), *grounded.MESSAGES.values(), *ui.GOALS.values(), grounded.ENTRY_LAYOUTS, grounded.FRAMES, summary.THREAD_KEYS, summary.NOTE_KEYS, summary.ASKS, ui.LAYOUTS, reply.INVITES, reply.EARLIER, reply.ASKS]
         for table in tables:
             self.assertFalse(set(table[TRAIN]) & set(table[HELD]))
 

@@ -152,34 +152,10 @@ MESSAGES = {
 
 CODE_KINDS = "door alarm gate locker garage safe".split()
 
-CONTACT_LABELS = {
-    TRAIN: [("phone", "email", "town", "birthday", "company"), ("Phone", "Email", "Town", "Birthday", "Works at"), ("tel", "mail", "home", "born", "work")],
-    HELD: [("phone number", "email address", "lives in", "birthday", "job at")],
-}
-# (before the fields, between a label and its value, between fields)
-CONTACT_LAYOUTS = {
-    TRAIN: [
-        (head, colon, between)
-        for head in (" - {name} | ", " - {name}, ", " * {name}, ", " - {name}: ", " * {name}; ", " {name} - ", " Name: {name}, ", " > {name}: ")
-        for between in (" | ", ", ", "; ", " - ")
-        for colon in (": ", " ", " = ")
-    ],
-    HELD: [(" + {name}: ", " ", "; "), (" Contact: {name} / ", ": ", " / ")],
-}
-EVENT_LAYOUTS = {
-    TRAIN: [
-        " - {title}: {when} at {where} with {who}",
-        " - the {title} is on {when} at {where}, with {who}",
-        " Event: {title}, when: {when}, where: {where}, with: {who}",
-        " * {title} | {when} | {where} | {who}",
-        " - {title} ({when}, {where}, {who})",
-        " * {title} on {when} with {who}, at {where}",
-        " - {title} | {when} | {where} | {who}",
-        " - {title} with {who} on {when}, at {where}",
-        " > {title} at {where}, {when}, with {who}",
-        " * {title} - {when} - {where} - {who}",
-    ],
-    HELD: [" + {title}, {when}, at {where}, {who}", " - {title} with {who} at {where} on {when}"],
+# How an entry names its subject and its one detail.
+ENTRY_LAYOUTS = {
+    TRAIN: [bullet + between for bullet in (" - {a}", " * {a}", " > {a}", " {a}") for between in (": {b}", " | {b}", ", {b}", " = {b}", "; {b}", " - {b}")],
+    HELD: [" + {a}: {b}", " + {a} / {b}"],
 }
 OPENERS = ["Hey, ", "Quick question: ", "I forgot. ", "One question. ", "Tell me, ", "Hi! ", "Sorry, "]
 
@@ -207,35 +183,38 @@ def quote(section: str, name: str, text: str) -> str:
     return f"{ANSWERS[section]} {text[text.index(name):]}"
 
 
+def entries(writer: Writer, section: Section, lists: list[tuple[str, str, list[tuple[str, str]]]]) -> Section:
+    """Lists of entries, each list giving one detail: (heading, kind of question, (subject, detail) pairs)."""
+    texts = []
+    for heading, kind, pairs in lists:
+        layout = writer.pick(ENTRY_LAYOUTS[writer.templates])
+        lines = [layout.format(a=a, b=b) for a, b in pairs]
+        for (a, b), line in zip(pairs, lines):
+            section.asks.append(ask(writer, kind, a, b, quote(section.kind, a, line)))
+        texts.append(f"{heading}\n" + "\n".join(lines))
+    section.text = "\n".join(texts)
+    return section
+
+
 def contacts(writer: Writer, n: int) -> Section:
     e = writer.entities
-    labels = writer.pick(CONTACT_LABELS[writer.templates])
-    head, colon, separator = writer.pick(CONTACT_LAYOUTS[writer.templates])
-    kinds = ("phone", "email", "city", "birthday", "company")
-    shown = e.rng.sample(range(5), e.rng.randint(1, 3))
-    section, lines = Section("contacts", ""), []
-    for name in e.many(e.person, n):
-        values = (e.phone(), e.email(name), e.town(), e.date(), e.company())
-        lines.append(head.format(name=name) + separator.join(f"{labels[i]}{colon}{values[i]}" for i in shown))
-        for i in shown:
-            section.asks.append(ask(writer, kinds[i], name, values[i], quote("contacts", name, lines[-1])))
-    section.text = "\n".join(lines)
-    return section
+    kinds = e.rng.sample([("Phone numbers", "phone"), ("Email addresses", "email"), ("Towns", "city"), ("Birthdays", "birthday"), ("Companies", "company")], 1 if n < 6 else 2)
+    draw = {"phone": lambda p: e.phone(), "email": e.email, "city": lambda p: e.town(), "birthday": lambda p: e.date(), "company": lambda p: e.company()}
+    names = e.many(e.person, n)
+    share = -(-n // len(kinds))
+    lists = [(heading, kind, [(p, draw[kind](p)) for p in names[i * share : (i + 1) * share]]) for i, (heading, kind) in enumerate(kinds)]
+    return entries(writer, Section("contacts", ""), lists)
 
 
 def calendar(writer: Writer, n: int) -> Section:
     e = writer.entities
-    layout = writer.pick(EVENT_LAYOUTS[writer.templates])
-    section, lines = Section("calendar", ""), []
     use_dates = e.rng.random() < 0.4
-    for title in e.many(e.event, n):
-        when = f"{e.date() if use_dates else e.day()} at {e.time()}"
-        where, who = e.venue(), e.person() if e.rng.random() < 0.6 else e.first()
-        lines.append(layout.format(title=title, when=when, where=where, who=who))
-        for kind, value in (("when", when), ("where", where), ("with", who)):
-            section.asks.append(ask(writer, kind, title, value, quote("calendar", title, lines[-1])))
-    section.text = "\n".join(lines)
-    return section
+    kinds = e.rng.sample([("Times", "when"), ("Places", "where"), ("People", "with")], 1 if n < 6 else 2)
+    draw = {"when": lambda: f"{e.date() if use_dates else e.day()} at {e.time()}", "where": lambda: e.venue().removeprefix("the "), "with": lambda: e.person() if e.rng.random() < 0.6 else e.first()}
+    titles = e.many(e.event, n)
+    share = -(-n // len(kinds))
+    lists = [(heading, kind, [(t, draw[kind]()) for t in titles[i * share : (i + 1) * share]]) for i, (heading, kind) in enumerate(kinds)]
+    return entries(writer, Section("calendar", ""), lists)
 
 
 def fact(writer: Writer, kind: str) -> tuple[str, str, str]:
@@ -263,7 +242,7 @@ def notes(writer: Writer, n: int) -> Section:
         asked.add(a)
         sentences.append(writer.pick(NOTES[kind][writer.templates]).format(a=a, b=b, k=k))
         section.asks.append(ask(writer, kind, a, b, quote("notes", a, sentences[-1]), k))
-        while e.rng.random() < 0.4:
+        while e.rng.random() < 0.6:
             sentences.append(writer.filler(FILLERS))
     if e.rng.random() < 0.5:
         section.text = "\n".join(f" - {s}" for s in sentences)
@@ -307,7 +286,7 @@ def messages(writer: Writer, n: int) -> Section:
 
 
 SECTIONS = {"contacts": contacts, "calendar": calendar, "notes": notes, "messages": messages}
-PER_ITEM_TOKENS = {"contacts": 40, "calendar": 40, "notes": 32, "messages": 32}
+PER_ITEM_TOKENS = {"contacts": 40, "calendar": 40, "notes": 44, "messages": 36}
 HEADINGS = {
     TRAIN: {"contacts": ["Contacts:", "My contacts:", "Address book:"], "calendar": ["Calendar:", "My calendar:", "Events:"], "notes": ["Notes:", "My notes:", "Notebook:"], "messages": ["Messages:", "My messages:", "Inbox:"]},
     HELD: {"contacts": ["People I know:"], "calendar": ["Calendar entries:"], "notes": ["My notebook:"], "messages": ["New messages:"]},
