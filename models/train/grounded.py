@@ -154,7 +154,7 @@ CODE_KINDS = "door alarm gate locker garage safe".split()
 
 # How an entry names its subject and its one detail.
 ENTRY_LAYOUTS = {
-    TRAIN: [bullet + between for bullet in (" - {a}", " * {a}", " > {a}", " {a}") for between in (": {b}", " | {b}", ", {b}", " = {b}", "; {b}", " - {b}")],
+    TRAIN: [bullet + between for bullet in (" - {a}", " * {a}", " > {a}", " {a}") for between in (": {b}", " | {b}", ", {b}", " = {b}", "; {b}", " - {b}", " -> {b}", " ~ {b}", " ({b})", " [{b}]", " \\ {b}", " :: {b}", " has {b}", " is {b}")],
     HELD: [" + {a}: {b}", " + {a} / {b}"],
 }
 OPENERS = ["Hey, ", "Quick question: ", "I forgot. ", "One question. ", "Tell me, ", "Hi! ", "Sorry, "]

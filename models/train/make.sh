@@ -11,8 +11,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 models=$(dirname "$here")
 python=${PYTHON:-python3}
 warm_tokens=${WARM_TOKENS:-3000000}
-tokens=${TOKENS:-5600000}
-draft_tokens=${DRAFT_TOKENS:-2000000}
+tokens=${TOKENS:-10500000}
+draft_tokens=${DRAFT_TOKENS:-14000000}
 export OMP_NUM_THREADS=1
 mkdir -p "$work"
 tokenizer=$models/pocket-tokenizer.json

@@ -64,6 +64,9 @@ def flow(writer: Writer, name: str) -> tuple[dict[str, str], list[Step]]:
     e = writer.entities
     person, people = e.person(), lambda: [("item", p) for p in e.many(e.person, e.rng.randint(2, 6))]
     text = writer.pick(TEXTS[writer.templates]).format(time=e.time(), object=e.object(), venue=e.venue(), code=e.code(), name=e.first())
+    said = writer.sentence()
+    if said and '"' not in said and e.rng.random() < 0.5:
+        text = said
     time, title, place, song, item = e.time(), e.event(), f"{e.town()} {e.pick(('Street', 'Station', 'Park', 'Square', 'Museum', 'Market'))}", e.song(), e.goods()
     section, switch = e.pick(SECTIONS), e.pick(SWITCHES)
     chrome = lambda low=1, high=4: [("button", c) for c in e.rng.sample(CHROME, e.rng.randint(low, high))]

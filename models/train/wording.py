@@ -51,6 +51,11 @@ class Writer:
 
     def filler(self, fillers: dict[str, list[str]]) -> str:
         if SENTENCES[self.entities.split] and self.entities.rng.random() < 0.5:
-            return self.pick(SENTENCES[self.entities.split])
+            return self.sentence()
         text = self.pick(fillers[self.templates])
         return text.format(adj=self.pick(ADJECTIVES), adv=self.pick(ADVERBS), topic=self.pick(THEMES))
+
+    def sentence(self) -> str:
+        """Something a person really wrote; empty before `learn`."""
+        known = SENTENCES[self.entities.split]
+        return self.pick(known) if known else ""
