@@ -1,0 +1,31 @@
+#!/bin/sh
+# Makes everything in models/ that is not written by hand: tokenizer, both models, workloads, loss curve.
+#
+#   models/train/make.sh assistant-dialogues.txt.gz [WORK_FOLDER]
+#
+# Run it again after an interruption: training resumes from the last checkpoint in the work folder.
+set -eu
+dialogues=${1:?the dialogues file, see models/README.md}
+work=${2:-build/pocket}
+here=$(cd "$(dirname "$0")" && pwd)
+models=$(dirname "$here")
+python=${PYTHON:-python3}
+warm_tokens=${WARM_TOKENS:-3000000}
+tokens=${TOKENS:-10500000}
+draft_tokens=${DRAFT_TOKENS:-14000000}
+export OMP_NUM_THREADS=1
+mkdir -p "$work"
+tokenizer=$models/pocket-tokenizer.json
+[ -f "$work/tokenizer.done" ] || "$python" "$here/tokenizer.py" --dialogues "$dialogues" --out "$tokenizer"
+touch "$work/tokenizer.done"
+common="--work $work --tokenizer $tokenizer --dialogues $dialogues"
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" warm $common --tokens "$warm_tokens"
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" target $common --tokens "$tokens"
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" draft $common --tokens "$draft_tokens"
+"$python" "$here/export.py" "$work/target.pt" "$models/pocket.gguf" --tokenizer "$tokenizer" --name "Pocket"
+"$python" "$here/export.py" "$work/draft.pt" "$models/pocket-draft.gguf" --tokenizer "$tokenizer" --name "Pocket draft"
+"$python" "$here/workloads.py" --tokenizer "$tokenizer" --dialogues "$dialogues" --out "$models"
+"$python" "$here/curve.py" --work "$work" --out "$models/loss.svg"

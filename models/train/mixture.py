@@ -1,0 +1,49 @@
+"""Which tasks the models see, how often and how long, phase by phase."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import chat
+import grounded
+import reply
+import summary
+import ui
+from entities import HELD, TRAIN
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`shares` are shares of examples; `context` is the range of context sizes in tokens."""
+
+    rows: int
+    share: float
+    shares: dict[str, float]
+    context: tuple[int, int]
+
+
+TOKENIZER_MIX = {"chat": 0.45, "rag": 0.25, "summary": 0.1, "ui": 0.12, "reply": 0.08}
+WARM = {"w": Phase(512, 1.0, {"chat": 0.30, "rag": 0.38, "summary": 0.08, "ui": 0.08, "reply": 0.08, "copy": 0.08}, (50, 240))}
+MAIN = {
+    "a": Phase(512, 0.12, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
+    "b": Phase(512, 0.48, {"chat": 0.29, "rag": 0.40, "summary": 0.11, "ui": 0.08, "reply": 0.10, "copy": 0.02}, (60, 260)),
+    "c": Phase(2048, 0.1795, {"chat": 0.33, "rag": 0.36, "summary": 0.13, "ui": 0.10, "reply": 0.08}, (60, 1700)),
+}
+PHASES = WARM | MAIN
+
+
+def draw(rng: random.Random, pool: list[list[dict]], shares: dict[str, float], low: int, high: int, entities: str = TRAIN, templates: str = TRAIN) -> dict:
+    task = rng.choices(list(shares), list(shares.values()))[0]
+    tokens = rng.randint(low, high)
+    if task == "chat":
+        return chat.build(rng, pool)
+    if task == "copy":
+        return chat.repeat(rng)
+    if task == "rag":
+        return grounded.build(rng, tokens, max(1, min(12, round(tokens / 60 + rng.random() * 2))), entities, templates)
+    if task == "summary":
+        return summary.build(rng, tokens, entities, templates)
+    if task == "ui":
+        return ui.build(rng, 0, entities, templates)
+    return reply.build(rng, min(tokens, 1200) if rng.random() < 0.5 else 0, entities, templates)
