@@ -54,7 +54,7 @@ impl Drop for File {
 }
 
 fn load(file: &File, options: ModelOptions) -> Model {
-    let options = ModelOptions { context_length: Some(1024), threads: options.threads.or(Some(2)), ..options };
+    let options = ModelOptions { context_length: Some(1024), threads: options.threads.or(Some(1)), ..options };
     Model::load(&file.path, options).unwrap()
 }
 
@@ -88,7 +88,7 @@ fn pass(executor: &mut dyn Executor, rows: &[Row]) -> Vec<u32> {
 /// Breaks passes off wherever it happens; the next pass has the same bits as if nothing had been.
 fn broken_off_passes_leave_nothing(family: Family, options: &ModelOptions, weights: WeightType) {
     let file = File::random(family, weights);
-    let model = load(&file, options.clone());
+    let model = load(&file, ModelOptions { threads: Some(2), ..options.clone() });
     let mut executor = model.weights().executor(1024).unwrap();
     let n_vocab = executor.shape().n_vocab;
     let (long, short) = (chain(200, n_vocab), chain(3, n_vocab));
@@ -224,7 +224,7 @@ fn a_cancel_ends_the_prefill_of_a_long_prompt() {
     }
 }
 
-/// A session that waits for the processors, because another one prefills, can be cancelled while it waits.
+/// They take turns, pass by pass, and share graph memory; neither sees anything of the other.
 #[test]
 fn two_sessions_of_one_model_answer_as_each_would_alone() {
     let file = File::best();
@@ -240,6 +240,33 @@ fn two_sessions_of_one_model_answer_as_each_would_alone() {
             answers.map(|answer| answer.join().unwrap())
         });
         assert_eq!(together, alone);
+    }
+}
+
+/// A session that waits for the processors, because another one is in a long pass, can be cancelled while it waits.
+#[test]
+fn a_session_that_waits_for_another_can_be_cancelled() {
+    let file = File::random(Family::Llama, WeightType::F32);
+    for executor in EXECUTORS {
+        let model = load(&file, ModelOptions { executor, batch_size: 1000, ..ModelOptions::default() });
+        let [mut long, mut waiting] = [1024, 64].map(|cells| model.weights().executor(cells).unwrap());
+        let n_vocab = long.shape().n_vocab;
+        long.begin(&chain(1000, n_vocab)).unwrap();
+        waiting.begin(&chain(1, n_vocab)).unwrap();
+        let n_layers = long.shape().n_layers;
+        let (cancel, stop) = (Cancel::new(), Cancel::new());
+        std::thread::scope(|scope| {
+            let pass = scope.spawn(|| long.run(n_layers, &stop));
+            std::thread::sleep(Duration::from_millis(40));
+            let turn = scope.spawn(|| waiting.run(n_layers, &cancel));
+            std::thread::sleep(Duration::from_millis(10));
+            cancel.cancel();
+            let ended = turn.join().unwrap();
+            if !pass.is_finished() {
+                assert!(ended.unwrap_err().is_cancelled(), "it waited until it had its turn");
+            }
+            stop.cancel();
+        });
     }
 }
 

@@ -17,11 +17,11 @@ use fulcrum::tokenizer::Encoding;
 use fulcrum::{Cancel, Kernels, Model, ModelOptions, Token};
 
 const N_TOKENS: usize = 256;
-const PROMPTS: [&str; 3] = ["Once upon a time", "The capital of France is", "def main():\n"];
+const PROMPTS: [&str; 2] = ["Once upon a time", "The capital of France is"];
 
 fn load(path: &Path, executor: ExecutorChoice, kernels: Kernels) -> Model {
     let context_length = Some(512);
-    Model::load(path, ModelOptions { executor, kernels, context_length, threads: Some(2), ..ModelOptions::default() })
+    Model::load(path, ModelOptions { executor, kernels, context_length, threads: Some(1), ..ModelOptions::default() })
         .unwrap()
 }
 

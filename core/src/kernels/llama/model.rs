@@ -135,7 +135,12 @@ impl LlamaModel {
                 sys::llama_model_n_head_kv(self.as_ptr()),
             )
         };
-        let head_dim = f64::from(n_embd) / f64::from(n_head.max(1));
+        // Heads are often wider than their share of the embedding, and then the file says so.
+        let key_length = self.metadata(c"general.architecture").and_then(|architecture| {
+            let key = CString::new(format!("{architecture}.attention.key_length")).ok()?;
+            self.metadata(&key)?.parse::<f64>().ok()
+        });
+        let head_dim = key_length.unwrap_or(f64::from(n_embd) / f64::from(n_head.max(1)));
         2.0 * self.n_layers() as f64 * f64::from(n_head_kv.max(0)) * head_dim * bytes_per_value
     }
 
