@@ -204,11 +204,11 @@ pub(super) fn multiply(isa: Isa, packed: &Packed, x: &[f32], rows: usize, n_thre
     let n = packed.matrix.shape().n();
     let (shape, memory) = quantised(isa, packed.matrix.shape().format().activations(), x, rows, n_threads);
     let mut y = vec![f32::NAN; rows * n];
-    let (out, memory) = (Shared(y.as_mut_ptr()), memory.0.as_ptr().addr());
+    let (out, quants) = (Shared(y.as_mut_ptr()), Shared(memory.0.as_ptr().cast_mut().cast::<u8>()));
     on_threads(n_threads, |share| {
         let part = Part { weights: packed.matrix, y: out.get(), stride: n, residual: std::ptr::null() };
         // SAFETY: everything has the size its shape says.
-        unsafe { product(isa, &[part], &shape, memory as *const u8, share) }
+        unsafe { product(isa, &[part], &shape, quants.get(), share) }
     });
     y
 }
@@ -305,7 +305,7 @@ fn several_matrices_and_a_residual_in_one_walk() {
         let residual: Vec<f32> = (0..rows * stride).map(|_| random.unit()).collect();
         for n_threads in 1..=8 {
             let mut y = residual.clone();
-            let (out, memory) = (Shared(y.as_mut_ptr()), memory.0.as_ptr().addr());
+            let (out, quants) = (Shared(y.as_mut_ptr()), Shared(memory.0.as_ptr().cast_mut().cast::<u8>()));
             on_threads(n_threads, |share| {
                 let mut column = 0;
                 let parts: Vec<Part> = packed
@@ -320,7 +320,7 @@ fn several_matrices_and_a_residual_in_one_walk() {
                     })
                     .collect();
                 // SAFETY: everything has the size its shape says.
-                unsafe { product(isa, &parts, &shape, memory as *const u8, share) }
+                unsafe { product(isa, &parts, &shape, quants.get(), share) }
             });
             let mut want = residual.clone();
             let mut column = 0;
@@ -352,11 +352,11 @@ fn gated_products_are_what_their_definition_says() {
             for (rows, n_threads) in [(35, 1), (35, 4), (1, 2), (7, 8)] {
                 let (shape, memory) = quantised(isa, format.activations(), &x[..rows * k], rows, 1);
                 let mut y = vec![f32::NAN; rows * n];
-                let (out, memory) = (Shared(y.as_mut_ptr()), memory.0.as_ptr().addr());
+                let (out, quants) = (Shared(y.as_mut_ptr()), Shared(memory.0.as_ptr().cast_mut().cast::<u8>()));
                 on_threads(n_threads, |share| {
                     let part = GatedPart { gate: gate.matrix, up: up.matrix, function, y: out.get(), stride: n };
                     // SAFETY: everything has the size its shape says.
-                    unsafe { gated_product(isa, &part, &shape, memory as *const u8, share) }
+                    unsafe { gated_product(isa, &part, &shape, quants.get(), share) }
                 });
                 let same = &want.get_or_insert_with(|| bits(&y))[..y.len()];
                 assert_eq!(bits(&y), same, "{isa:?} {function:?} rows {rows} threads {n_threads}");
