@@ -105,6 +105,11 @@ impl Curve {
         self.0.iter().find(|(_, window)| !window.is_empty()).map(|(&rows, _)| rows)
     }
 
+    /// The most rows that were measured.
+    pub fn most_rows(&self) -> Option<usize> {
+        self.0.iter().rev().find(|(_, window)| !window.is_empty()).map(|(&rows, _)| rows)
+    }
+
     /// The medians, by rising row count.
     pub fn points(&self) -> Vec<Point> {
         let point = |(&rows, window): (&usize, &Window)| {

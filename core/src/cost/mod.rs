@@ -232,6 +232,11 @@ impl CostModel {
         self.verify.values().all(Curve::is_empty)
     }
 
+    /// The most rows of any pass measured; 0 before the first.
+    pub fn most_rows(&self) -> usize {
+        self.verify.values().filter_map(Curve::most_rows).max().unwrap_or(0)
+    }
+
     /// Prices of passes of up to `max_rows` rows behind `cached` committed positions.
     pub fn prices(&self, cached: usize, max_rows: usize) -> Prices {
         let pace = self.pace();

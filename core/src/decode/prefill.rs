@@ -83,8 +83,8 @@ impl Generation<'_> {
     fn read(&mut self, text: &[Token], start: usize, projector: &Projector) -> Result<()> {
         let said: BTreeMap<usize, &TopK> =
             projector.said().iter().map(|(row, top)| (start + *row as usize, top)).collect();
-        for position in self.speculation.n_read()..text.len() {
-            self.speculation.read(text[position], said.get(&position).copied());
+        for (position, &token) in text.iter().enumerate().skip(self.speculation.n_read()) {
+            self.speculation.read(token, said.get(&position).copied());
         }
         let clock = Clock::start();
         self.speculation.let_model_read(&|| clock.ms(), self.cancel)?;

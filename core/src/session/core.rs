@@ -104,7 +104,7 @@ impl Core {
         let mut state = self.shared.state.lock();
         state.check_idle()?;
         let turn = Arc::default();
-        self.send(Job::Answer(OwedTurn(Arc::clone(&turn)), request))?;
+        self.send(Job::Answer(OwedTurn(Arc::clone(&turn)), Box::new(request)))?;
         state.turn = Some(Arc::clone(&turn));
         Ok(turn)
     }

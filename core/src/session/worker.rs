@@ -25,7 +25,7 @@ use crate::tokenizer::Encoding;
 /// What the worker is asked to do, one after another.
 pub(super) enum Job {
     /// Answer a turn.
-    Answer(OwedTurn, Request),
+    Answer(OwedTurn, Box<Request>),
     /// Draft from this text too, from the next turn on.
     Context(Vec<Token>),
 }
@@ -83,7 +83,7 @@ impl Answerer {
     fn work(&mut self, queue: Receiver<Job>) {
         for job in queue {
             match job {
-                Job::Answer(turn, request) => turn.0.end(self.answer(&turn.0, request)),
+                Job::Answer(turn, request) => turn.0.end(self.answer(&turn.0, *request)),
                 Job::Context(tokens) => self.speculation.add_context(&tokens),
             }
         }

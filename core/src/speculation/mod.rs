@@ -34,6 +34,9 @@ pub use drafting::Drafting;
 use learning::{Company, label, verified_path};
 use sources::{PRICED_ROWS, Sources, add_candidates, batch_ms, draft_table, share_of_priced};
 
+/// Rows of a tree at most while only plain passes were measured.
+const FIRST_ROWS: usize = 4;
+
 /// Positions at which a draft model that is looked at is judged.
 const LOOK_BACK: usize = 32;
 
@@ -305,7 +308,7 @@ impl Speculation {
     /// Fails only if the draft model does (cancelled, backend).
     pub fn plan(&mut self, cached: usize, max_rows: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<Plan> {
         let start = now();
-        let limits = Limits { max_rows: self.limits.max_rows.min(max_rows.max(1)), ..self.limits };
+        let limits = Limits { max_rows: self.max_rows().min(max_rows.max(1)), ..self.limits };
         let prices = self.cost.prices(cached, limits.max_rows);
         let mode = self.mode();
         let mut tree = DraftTree::new(self.last());
@@ -323,6 +326,15 @@ impl Speculation {
         let flat = tree.flatten(&growth.selected);
         let projection = prices.projection(flat.rows.len(), growth.expected_tokens);
         Ok(Plan { tree, flat, growth, projection, mode, draft_ms: now() - start })
+    }
+
+    /// Rows of the next tree at most. Prices beyond what was measured are extrapolated, from noise where little was measured: two
+    /// rows that seemed as cheap as one would make sixty-four look free. So each tree is at most twice the largest tried.
+    fn max_rows(&self) -> usize {
+        match self.drafting {
+            Drafting::Chain { .. } | Drafting::Off => self.limits.max_rows,
+            Drafting::Auto | Drafting::Context => self.limits.max_rows.min(FIRST_ROWS.max(2 * self.cost.most_rows())),
+        }
     }
 
     fn mode(&self) -> Mode {

@@ -19,8 +19,8 @@ fn repeating() -> Script {
         let others = (0u32..).zip(logits.iter_mut()).filter(|(token, _)| !(97..=104).contains(token));
         others.for_each(|(_, logit)| *logit -= 20.0);
         let (earlier, last) = history.split_at(history.len().saturating_sub(2));
-        let places = earlier.windows(3).filter(|window| window.starts_with(last));
-        if let Some(window) = places.last() {
+        let mut places = earlier.windows(3).filter(|window| window.starts_with(last));
+        if let Some(window) = places.next_back() {
             logits[window[2] as usize] += 9.0;
         }
     }))
