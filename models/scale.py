@@ -151,7 +151,7 @@ class Quantiser:
 
     def _find(self) -> Path:
         if self.library is not None:
-            return self.library
+            return self.library.resolve()
         try:
             import llama_cpp
 

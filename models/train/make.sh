@@ -12,7 +12,7 @@ models=$(dirname "$here")
 python=${PYTHON:-python3}
 warm_tokens=${WARM_TOKENS:-3000000}
 tokens=${TOKENS:-10500000}
-draft_tokens=${DRAFT_TOKENS:-14000000}
+draft_tokens=${DRAFT_TOKENS:-9000000}
 export OMP_NUM_THREADS=1
 mkdir -p "$work"
 tokenizer=$models/pocket-tokenizer.json

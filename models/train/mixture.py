@@ -28,7 +28,7 @@ WARM = {"w": Phase(512, 1.0, {"chat": 0.30, "rag": 0.38, "summary": 0.08, "ui": 
 MAIN = {
     "a": Phase(512, 0.12, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
     "b": Phase(512, 0.48, {"chat": 0.29, "rag": 0.40, "summary": 0.11, "ui": 0.08, "reply": 0.10, "copy": 0.02}, (60, 260)),
-    "c": Phase(2048, 0.1795, {"chat": 0.33, "rag": 0.36, "summary": 0.13, "ui": 0.10, "reply": 0.08}, (60, 1700)),
+    "c": Phase(2048, 0.0955, {"chat": 0.33, "rag": 0.36, "summary": 0.13, "ui": 0.10, "reply": 0.08}, (60, 1700)),
 }
 PHASES = WARM | MAIN
 

@@ -44,7 +44,7 @@ def workloads(seed: int, pool: list[list[dict]]) -> dict[str, Iterator[dict]]:
     rng = {task: random.Random(f"{seed}-{task}") for task in ("chat", "rag", "summary", "ui", "reply")}
     return {
         "chat": chat_turns(rng["chat"], pool),
-        "rag": repeat(lambda: grounded.build(rng["rag"], rng["rag"].randint(1200, 1850), 1, HELD, HELD)),
+        "rag": repeat(lambda: grounded.build(rng["rag"], rng["rag"].randint(1600, 2300), 1, HELD, HELD)),
         "summary": repeat(lambda: summary.build(rng["summary"], rng["summary"].randint(950, 1600), HELD, HELD)),
         "ui": repeat(lambda: ui.build(rng["ui"], 0, HELD, HELD)),
         "reply": repeat(lambda: reply.build(rng["reply"], rng["reply"].randint(200, 800), HELD, HELD)),
