@@ -250,5 +250,8 @@ fn speculation_for(shape: &ExecutorShape) -> Speculation {
     if !shape.forgets_rows {
         log::info!("nothing is drafted: the model has a running state, which rejected rows would spoil");
     }
+    if !shape.invariant_rows {
+        log::info!("nothing is drafted by default: with these kernels that could turn a near-tie");
+    }
     Speculation::new(Drafting::default(), Limits::default(), shape.n_vocab, CostModel::default())
 }

@@ -353,8 +353,15 @@ mod tests {
 
     fn drafter(max_rows: usize) -> (ModelDrafter, Arc<Mutex<Vec<usize>>>) {
         let rows_run = Arc::new(Mutex::new(Vec::new()));
-        let shape =
-            ExecutorShape { n_vocab: 64, n_layers: 1, n_cells: 200, max_rows, boundaries: vec![1], forgets_rows: true };
+        let shape = ExecutorShape {
+            n_vocab: 64,
+            n_layers: 1,
+            n_cells: 200,
+            max_rows,
+            boundaries: vec![1],
+            forgets_rows: true,
+            invariant_rows: true,
+        };
         let executor = Adder { shape, cache: Vec::new(), pass: Vec::new(), rows_run: rows_run.clone() };
         (ModelDrafter::new(Box::new(executor), 60), rows_run)
     }

@@ -39,6 +39,9 @@ pub struct ExecutorShape {
     /// Whether rejected rows are forgotten for nothing. A model with a running state reads its history again after each, so nothing
     /// is drafted for it.
     pub forgets_rows: bool,
+    /// Whether a row's logits have the same bits whatever rows stand beside it. Where they have not, a drafted pass can decide a
+    /// near-tie otherwise than plain decoding would, so nothing is drafted unless that is asked for.
+    pub invariant_rows: bool,
 }
 
 /// Runs a model over the rows of one sequence. One instance belongs to one session and is used from one thread at a time.

@@ -154,7 +154,15 @@ mod tests {
     use super::*;
 
     fn shape() -> ExecutorShape {
-        ExecutorShape { n_vocab: 10, n_layers: 4, n_cells: 32, max_rows: 8, boundaries: vec![2, 4], forgets_rows: true }
+        ExecutorShape {
+            n_vocab: 10,
+            n_layers: 4,
+            n_cells: 32,
+            max_rows: 8,
+            boundaries: vec![2, 4],
+            forgets_rows: true,
+            invariant_rows: true,
+        }
     }
 
     /// 0 → {1, 2}, 2 → 3; row 1 wants no logits.

@@ -151,6 +151,7 @@ impl Weights for ScriptedWeights {
             max_rows,
             boundaries: (1..=n_stages).map(|stage| stage * n_layers / n_stages).collect(),
             forgets_rows: self.script.forgets_rows,
+            invariant_rows: true,
         };
         Ok(Box::new(ScriptedExecutor {
             cells: vec![0; n_cells],

@@ -53,7 +53,9 @@ impl StagedExecutor {
         let per_stage = model.options().stage_layers.max(1);
         let boundaries = (1..=n_layers).filter(|l| l % per_stage == 0 || *l == n_layers).collect();
         let n_vocab = model.arch().n_vocab as usize;
-        let shape = ExecutorShape { n_vocab, n_layers, n_cells, max_rows, boundaries, forgets_rows: true };
+        let invariant_rows = model.is_invariant();
+        let shape =
+            ExecutorShape { n_vocab, n_layers, n_cells, max_rows, boundaries, forgets_rows: true, invariant_rows };
         let state = State::new(&model, n_cells, max_rows)?;
         let mut executor = Self {
             cache: KvCache::new(n_cells, max_rows),

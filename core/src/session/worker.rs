@@ -120,7 +120,8 @@ impl Answerer {
             None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
         };
         let start = ledger.agreeing(&tokens);
-        metrics.drafting = request.drafting != Drafting::Off && ledger.shape().forgets_rows;
+        let exact = ledger.shape().invariant_rows || request.drafting != Drafting::Auto;
+        metrics.drafting = request.drafting != Drafting::Off && ledger.shape().forgets_rows && exact;
         self.speculation.set_drafting(if metrics.drafting { request.drafting } else { Drafting::Off });
         self.speculation.align(&tokens);
         self.speculation.mark();

@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Drafting {
-    /// With every source there is, as far as it pays.
+    /// With every source there is, as far as it pays, where the executor's rows are invariant: then the text is that of plain
+    /// decoding, bit for bit. Elsewhere not at all.
     #[default]
     Auto,
     /// As `Auto`, without the draft model.

@@ -129,6 +129,7 @@ impl Weights for LlamaWeights {
             max_rows,
             boundaries: vec![n_layers],
             forgets_rows: !self.model.has_running_state(),
+            invariant_rows: false,
         };
         Ok(Box::new(LlamaExecutor {
             context,

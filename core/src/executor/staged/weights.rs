@@ -182,6 +182,15 @@ impl StagedModel {
         self.options.kernels != Kernels::Ggml && self.attention(0).is_supported()
     }
 
+    /// Whether every kernel that sees several rows gives each the bits it would have alone: ours do, ggml's do not.
+    pub(super) fn is_invariant(&self) -> bool {
+        let ours = |weight: &Weight| matches!(weight, Weight::Packed(_));
+        let matrices = LayerTensor::ALL.into_iter().filter(|which| which.is_matrix());
+        let mut present =
+            self.layers.iter().flat_map(|layer| matrices.clone().filter_map(|which| layer.0[which as usize].as_ref()));
+        self.attends() && ours(&self.output) && present.all(ours)
+    }
+
     pub(super) fn store(&self) -> &Arc<TensorStore> {
         &self.store
     }
