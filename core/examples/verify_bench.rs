@@ -110,7 +110,7 @@ fn median(times: &mut [f64]) -> f64 {
 
 fn run(arguments: &Arguments) -> Result<()> {
     println!("plain read: {:.1} GB/s with {} threads", read_bandwidth(arguments.threads), arguments.threads);
-    let mut contestants = vec![
+    let mut contestants = [
         Contestant::load("own", ExecutorChoice::Staged, Kernels::Auto, arguments)?,
         Contestant::load("ggml", ExecutorChoice::Staged, Kernels::Ggml, arguments)?,
         Contestant::load("llama.cpp", ExecutorChoice::LlamaCpp, Kernels::Ggml, arguments)?,

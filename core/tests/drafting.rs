@@ -82,5 +82,5 @@ fn random_models_say_the_same_with_every_way_of_drafting() {
 fn a_model_that_makes_sense_says_the_same_with_every_way_of_drafting() {
     let Some(path) = common::model("a_model_that_makes_sense_says_the_same_with_every_way_of_drafting") else { return };
     let (drafted, accepted) = compare(&load(&path), "the test model");
-    assert!(drafted > 200 && accepted > 0, "of {drafted} drafted rows {accepted} were accepted");
+    assert!(drafted > 50 && accepted > 0, "of {drafted} drafted rows {accepted} were accepted");
 }

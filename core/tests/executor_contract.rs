@@ -39,11 +39,12 @@ mod llama {
         Some(load(&common::model(test)?, kv_type))
     }
 
-    /// K and V are stored in half precision, and llama.cpp sums in another order in other shapes.
+    /// llama.cpp sums in another order in other shapes, and with Q8_0 weights rounds activations to 8 bits on the way: up to 2.6e-2
+    /// between one-by-one and batched evaluation was seen.
     #[test]
     fn contract_with_f16_cache() {
         let Some(weights) = weights("llama::contract_with_f16_cache", KvType::F16) else { return };
-        judge(&weights, 5e-3, LEAVES);
+        judge(&weights, 3e-2, LEAVES);
     }
 
     /// A head dimension that blocks of 32 do not divide is an error with a reason, not an abort.
@@ -61,5 +62,24 @@ mod llama {
     fn contract_with_a_running_state() {
         let Some(path) = common::recurrent_model("llama::contract_with_a_running_state") else { return };
         judge(&load(&path, KvType::F16), 5e-3, 1);
+    }
+}
+
+/// The staged executor, with nothing to tolerate: its kernels give a row the same bits in any company.
+#[cfg(feature = "ggml")]
+#[test]
+fn staged() {
+    use common::quantize::WeightType;
+    use common::random_model::{Family, small_model};
+    use fulcrum::{ExecutorChoice, Model, ModelOptions};
+
+    for family in [Family::Llama, Family::Gemma3, Family::Phi3] {
+        let name = format!("fulcrum-contract-{}-{family:?}.gguf", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, small_model(family, WeightType::Q8_0).write()).unwrap();
+        let options = ModelOptions { executor: ExecutorChoice::Staged, threads: Some(1), ..ModelOptions::default() };
+        let model = Model::load(&path, options);
+        std::fs::remove_file(&path).unwrap();
+        judge(&**model.unwrap().weights(), 0.0, LEAVES);
     }
 }
