@@ -56,14 +56,17 @@ pub enum ThreadPriority {
 }
 
 /// The most positions of a context: kernels count them in 32 bits, signed, rounded up to 256.
+#[cfg(feature = "ggml")]
 pub(crate) const MAX_CELLS: usize = (i32::MAX as usize) - 256;
 
 /// The most rows of a pass. Far above what pays; graphs are sized by it.
+#[cfg(feature = "ggml")]
 pub(crate) const MAX_ROWS: usize = 1 << 16;
 
 /// Checks what an executor is asked to hold and to run at once: sizes that are products of these then fit their types.
 ///
 /// Fails with `InvalidOption`.
+#[cfg(feature = "ggml")]
 pub(crate) fn check_sizes(n_cells: usize, max_rows: usize) -> Result<()> {
     let between = |option, value: usize, max: usize| {
         if (1..=max).contains(&value) {
