@@ -1,0 +1,89 @@
+package dev.fulcrum
+
+import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.test.runTest
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertNotNull
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import java.util.concurrent.ConcurrentLinkedQueue
+
+class LoadingTest {
+    @Test
+    fun `progress goes up to the end`() =
+        runTest {
+            val shares = ConcurrentLinkedQueue<Float>()
+            Model.load(Pocket.path, onProgress = { shares.add(it) }).close()
+            assertEquals(1f, shares.last())
+            assertEquals(shares.sorted(), shares.toList())
+        }
+
+    @Test
+    fun `a flow of loading ends with the model`() =
+        runTest {
+            val events = Model.loading(Pocket.path).toList()
+            assertTrue(events.dropLast(1).all { it is Loading.Progress })
+            (events.last() as Loading.Ready).model.use { assertEquals(Pocket.model.info, it.info) }
+        }
+
+    @Test
+    fun `loading can be cancelled`() =
+        runTest {
+            val stopped = Model.loading(Pocket.path).first()
+            assertNotNull(stopped)
+            if (stopped is Loading.Ready) stopped.model.close()
+            val failure =
+                runCatching { Model.load(Pocket.path, onProgress = { throw CancellationException("enough") }).close() }
+            assertTrue(failure.isSuccess, "a listener's exception is the listener's: ${failure.exceptionOrNull()}")
+        }
+
+    @Test
+    fun `a model tells what it is`() {
+        val info = Pocket.model.info
+        assertEquals("llama", info.architecture)
+        assertEquals("staged", info.executor)
+        assertTrue(info.nParameters > 1_000_000 && info.weightBytes > 1_000_000 && info.nVocab > 1000, "$info")
+    }
+
+    @Test
+    fun `a template tells the model of tools`() =
+        runTest {
+            val template = "{% for tool in tools %}{{ tool.function.name }}:{{ tool.function.parameters | tojson }};{% endfor %}"
+            val weather = Tool("weather", "The weather at a place", """{"type":"object","properties":{"z":{},"a":{}}}""")
+            Model.load(Pocket.path, ModelOptions(chatTemplate = template)).use { model ->
+                assertTrue(model.info.readsTools)
+                val prompt = model.render(listOf(Message.user("Hello!")), listOf(weather))
+                assertTrue(prompt.startsWith("weather:") && prompt.indexOf("\"z\"") in 0..prompt.indexOf("\"a\""), prompt)
+                model.session(SessionOptions(tools = listOf(weather), generation = Pocket.short(4))) { session ->
+                    val call = ToolCall("weather", """{"place":"Uppsala"}""", "1")
+                    session.restoreHistory(
+                        listOf(Message.user("Rain?"), Message(Role.ASSISTANT, "", toolCalls = listOf(call))),
+                    )
+                    val result = Message(Role.TOOL, "no", toolCallId = "1", name = "weather")
+                    val response = session.streamResponse(listOf(result)).response()
+                    assertTrue(response.metrics.promptTokens >= model.tokenize(prompt).size)
+                    assertEquals(listOf(call), session.history[1].toolCalls)
+                }
+            }
+        }
+
+    @Test
+    fun `the log is told`() =
+        runTest {
+            val lines = ConcurrentLinkedQueue<LogLine>()
+            Log.setHandler(LogLevel.DEBUG) {
+                lines.add(it)
+                check(it.target.isNotEmpty())
+            }
+            try {
+                Model.load(Pocket.path, ModelOptions(executor = ExecutorChoice.LLAMA_CPP)).use { model ->
+                    model.session { it.respond("Hello!", Pocket.short(2)) }
+                }
+            } finally {
+                Log.setHandler(handler = null)
+            }
+            assertTrue(lines.any { it.target == "llama.cpp" && it.message.isNotBlank() }, "$lines")
+        }
+}

@@ -1,0 +1,62 @@
+/// A loaded model. Everything made from it keeps it in memory; the last reference to go frees it.
+public final class Model: Sendable {
+    private let native: NativeModel
+
+    /// What the model is, and how it runs here.
+    public let info: ModelInfo
+
+    private init(_ native: NativeModel) {
+        self.native = native
+        info = native.info()
+    }
+
+    /// Loads the GGUF file at `path`; of a split model, any of its files. Cancelling the task stops loading.
+    ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - options: What is left out is the core's default.
+    ///   - onProgress: Is told how much is loaded, from 0 to 1, ascending, on the loading thread: it must be quick.
+    /// - Throws: ``FulcrumError`` of the kinds `file`, `invalidModel`, `unsupportedModel`, `tokenizer`, `template`,
+    ///   `invalidOption` and `outOfMemory`; `CancellationError`.
+    public static func load(
+        path: String,
+        options: ModelOptions = ModelOptions(),
+        onProgress: (@Sendable (Float) -> Void)? = nil
+    ) async throws -> Model {
+        let cancellation = Cancellation()
+        let progress = onProgress.map(Progress.init)
+        let native = try await blocking(cancel: { cancellation.cancel() }) {
+            try NativeModel.load(path: path, options: options, cancellation: cancellation, progress: progress)
+        }
+        return Model(native)
+    }
+
+    /// A new conversation, independent of all others. Allocates the session's cache: milliseconds.
+    ///
+    /// - Throws: ``FulcrumError`` of the kinds `outOfMemory` and `invalidOption`.
+    public func session(_ options: SessionOptions = SessionOptions()) throws -> ChatSession {
+        ChatSession(try native.session(options: options))
+    }
+
+    /// The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
+    public func tokenize(_ text: String, special: Bool = false) throws -> [Int32] {
+        try native.tokenize(text: text, special: special)
+    }
+
+    /// The prompt that the model's chat template makes of a conversation.
+    public func render(_ messages: [Message], tools: [Tool] = []) throws -> String {
+        try native.render(conversation: messages, withTools: tools)
+    }
+}
+
+private final class Progress: LoadProgress {
+    private let listener: @Sendable (Float) -> Void
+
+    init(_ listener: @escaping @Sendable (Float) -> Void) {
+        self.listener = listener
+    }
+
+    func loaded(share: Float) {
+        listener(share)
+    }
+}
