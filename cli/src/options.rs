@@ -23,6 +23,9 @@ pub(crate) struct ModelArgs {
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
     executor: Option<ExecutorName>,
+    /// GGUF file of a smaller model of the same vocabulary that guesses ahead: the same text, sooner
+    #[arg(short, long, value_name = "FILE")]
+    draft: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -32,6 +35,7 @@ impl ModelArgs {
             context_length: self.ctx.map(Into::into),
             threads: self.threads.map(Into::into),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            draft_model: self.draft.clone(),
             ..ModelOptions::default()
         }
     }

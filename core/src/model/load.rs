@@ -21,41 +21,51 @@ use crate::kernels::threads::ThreadPool;
 use crate::tokenizer::Vocabulary;
 
 impl Model {
-    /// Loads the GGUF file at `path`; of a split model, any of its files.
+    /// Loads the GGUF file at `path`; of a split model, any of its files. With it the draft model, if the options name one.
     ///
     /// # Errors
     ///
     /// `File` or `InvalidModel` if the file cannot be read or is damaged, `UnsupportedModel` if the chosen executor cannot run it,
     /// `Tokenizer` or `Template` if its text side is unusable, `InvalidOption`, `OutOfMemory`, or `Cancelled`.
+    /// `InvalidOption` also for a draft model of another vocabulary.
     pub fn load(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self> {
-        let file = ModelFile::open(path.as_ref())?;
+        // One pool for both models, which run in turns: two would spin against each other.
+        let threads = Arc::new(ThreadPool::new(&thread_options(&options))?);
+        let silent = ModelOptions { progress: None, chat_template: None, ..options.clone() };
+        let draft = options.draft_model.as_ref().map(|draft| Self::load_file(draft, &silent, &threads)).transpose()?;
+        let model = Self::load_file(path.as_ref(), &options, &threads)?;
+        draft.map_or(Ok(model.clone()), |draft| model.with_draft(&draft))
+    }
+
+    fn load_file(path: &Path, options: &ModelOptions, threads: &Arc<ThreadPool>) -> Result<Self> {
+        let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
         let (route, reason) = file.route(&gguf, options.executor)?;
-        let mut info = describe(&gguf, &options);
+        let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
         check_available("the model's weights", info.weight_bytes)?;
         info.executor_reason = reason;
         info.executor = route.name().to_owned();
         let (weights, vocabulary) = match route {
             Route::Staged(architecture) => {
-                let settings = staged_options(&options)?;
-                let mut progress = |share| tell(&options, share);
+                let settings = staged_options(options, threads);
+                let mut progress = |share| tell(options, share);
                 let parts = file.parts();
                 let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
                 (weights, LlamaVocabulary::load(file.first())?)
             }
             Route::LlamaCpp => {
-                let settings = llama_options(&options);
-                let mut progress = |share| tell(&options, share);
+                let settings = llama_options(options);
+                let mut progress = |share| tell(options, share);
                 let weights = LlamaWeights::load(file.first(), settings, &options.cancel, &mut progress)?;
                 let vocabulary = weights.vocabulary()?;
                 let weights: Arc<dyn Weights> = Arc::new(weights);
                 (weights, vocabulary)
             }
         };
-        let template = template(&gguf, &options, &vocabulary)?;
+        let template = template(&gguf, options, &vocabulary)?;
         Ok(Self::from_parts(weights, Arc::new(vocabulary), template, info))
     }
 }
@@ -82,14 +92,14 @@ fn thread_options(options: &ModelOptions) -> ThreadOptions {
     }
 }
 
-fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
-    Ok(StagedOptions {
-        threads: Arc::new(ThreadPool::new(&thread_options(options))?),
+fn staged_options(options: &ModelOptions, threads: &Arc<ThreadPool>) -> StagedOptions {
+    StagedOptions {
+        threads: Arc::clone(threads),
         kv_type: options.kv_type,
         max_rows: options.batch_size,
         kernels: options.kernels,
         stage_layers: usize::MAX,
-    })
+    }
 }
 
 fn llama_options(options: &ModelOptions) -> LlamaOptions {
