@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use fulcrum::Drafting;
-use fulcrum::model::{ExecutorChoice, ModelOptions};
+use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
 use std::num::NonZeroUsize;
@@ -23,6 +23,13 @@ pub(crate) struct ModelArgs {
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
     executor: Option<ExecutorName>,
+    /// Whose kernels multiply in the staged executor: auto (Fulcrum's for the formats they know), own (only Fulcrum's, or an
+    /// error) or ggml [default: auto]
+    #[arg(long, value_name = "NAME")]
+    kernels: Option<Kernels>,
+    /// A tokenizer.json to use instead of the vocabulary in the file
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -32,6 +39,8 @@ impl ModelArgs {
             context_length: self.ctx.map(Into::into),
             threads: self.threads.map(Into::into),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            kernels: self.kernels.unwrap_or_default(),
+            tokenizer: self.tokenizer.clone(),
             ..ModelOptions::default()
         }
     }

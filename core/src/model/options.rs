@@ -1,6 +1,7 @@
 //! How a model is to be loaded and run.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct ModelOptions {
     pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
+    /// A `tokenizer.json` that turns text into tokens, instead of the vocabulary in the file.
+    pub tokenizer: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
     pub chat_template: Option<String>,
     /// Told how loading goes on.
@@ -72,6 +75,7 @@ impl Default for ModelOptions {
             kv_type: KvType::default(),
             kernels: Kernels::default(),
             batch_size: 512,
+            tokenizer: None,
             chat_template: None,
             progress: None,
             cancel: Cancel::new(),
@@ -90,6 +94,7 @@ impl fmt::Debug for ModelOptions {
             .field("kv_type", &self.kv_type)
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
+            .field("tokenizer", &self.tokenizer)
             .finish_non_exhaustive()
     }
 }
