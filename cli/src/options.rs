@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use fulcrum::Drafting;
-use fulcrum::model::{ExecutorChoice, ModelOptions};
+use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
 use std::num::NonZeroUsize;
@@ -26,6 +26,13 @@ pub(crate) struct ModelArgs {
     /// GGUF file of a smaller model of the same vocabulary that guesses ahead: the same text, sooner
     #[arg(short, long, value_name = "FILE")]
     draft: Option<PathBuf>,
+    /// Whose kernels multiply in the staged executor: auto (Fulcrum's for the formats they know), own (only Fulcrum's, or an
+    /// error) or ggml [default: auto]
+    #[arg(long, value_name = "NAME")]
+    kernels: Option<Kernels>,
+    /// A tokenizer.json to use instead of the vocabulary in the file
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -36,6 +43,8 @@ impl ModelArgs {
             threads: self.threads.map(Into::into),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
             draft_model: self.draft.clone(),
+            kernels: self.kernels.unwrap_or_default(),
+            tokenizer: self.tokenizer.clone(),
             ..ModelOptions::default()
         }
     }

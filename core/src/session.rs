@@ -11,6 +11,7 @@
 mod conversation;
 mod core;
 mod options;
+mod prompt;
 mod stream;
 mod turn;
 mod worker;

@@ -37,6 +37,8 @@ pub struct ModelOptions {
     /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
     /// sooner. It is loaded with these settings too, and its threads are the model's.
     pub draft_model: Option<PathBuf>,
+    /// A `tokenizer.json` that turns text into tokens, instead of the vocabulary in the file.
+    pub tokenizer: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
     pub chat_template: Option<String>,
     /// Told how loading goes on.
@@ -77,6 +79,7 @@ impl Default for ModelOptions {
             kernels: Kernels::default(),
             batch_size: 512,
             draft_model: None,
+            tokenizer: None,
             chat_template: None,
             progress: None,
             cancel: Cancel::new(),
@@ -96,6 +99,7 @@ impl fmt::Debug for ModelOptions {
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
             .field("draft_model", &self.draft_model)
+            .field("tokenizer", &self.tokenizer)
             .finish_non_exhaustive()
     }
 }
