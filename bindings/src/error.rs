@@ -3,12 +3,12 @@
 use fulcrum::ErrorKind;
 
 /// The result of everything that can fail.
-pub type Result<T> = std::result::Result<T, FulcrumError>;
+pub type Result<T> = std::result::Result<T, NativeError>;
 
 /// What went wrong. `detail` is one line for a person: what happened, with which file or value, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, uniffi::Error)]
 #[error("{}", self.detail())]
-pub enum FulcrumError {
+pub enum NativeError {
     /// A file could not be opened, read or written.
     File {
         /// One line for a person.
@@ -114,7 +114,7 @@ pub enum FulcrumError {
     },
 }
 
-impl FulcrumError {
+impl NativeError {
     /// One line for a person.
     pub fn detail(&self) -> &str {
         match self {
@@ -135,7 +135,7 @@ impl FulcrumError {
     }
 }
 
-impl From<fulcrum::Error> for FulcrumError {
+impl From<fulcrum::Error> for NativeError {
     fn from(error: fulcrum::Error) -> Self {
         use crate::number::figure;
         let detail = error.to_string();
@@ -182,11 +182,11 @@ mod tests {
     fn a_kind_keeps_its_fields_and_its_message() {
         let error = fulcrum::Error::from(ErrorKind::OutOfMemory { what: "the cache", needed: 7, available: Some(3) });
         let message = error.to_string();
-        let crossed = FulcrumError::from(error);
+        let crossed = NativeError::from(error);
         assert_eq!(crossed.to_string(), message);
         assert_eq!(
             crossed,
-            FulcrumError::OutOfMemory { detail: message, what: "the cache".into(), needed: 7, available: Some(3) }
+            NativeError::OutOfMemory { detail: message, what: "the cache".into(), needed: 7, available: Some(3) }
         );
     }
 }

@@ -111,7 +111,7 @@ pub enum Drafting {
 }
 
 impl TryFrom<GenerationOptions> for fulcrum::GenerationOptions {
-    type Error = crate::FulcrumError;
+    type Error = crate::NativeError;
 
     fn try_from(options: GenerationOptions) -> Result<Self> {
         Ok(Self {
@@ -124,7 +124,7 @@ impl TryFrom<GenerationOptions> for fulcrum::GenerationOptions {
 }
 
 impl TryFrom<SamplerSettings> for fulcrum::SamplerSettings {
-    type Error = crate::FulcrumError;
+    type Error = crate::NativeError;
 
     fn try_from(settings: SamplerSettings) -> Result<Self> {
         let default = Self::default();
@@ -148,7 +148,7 @@ impl TryFrom<SamplerSettings> for fulcrum::SamplerSettings {
 }
 
 impl TryFrom<DrySettings> for CoreDry {
-    type Error = crate::FulcrumError;
+    type Error = crate::NativeError;
 
     fn try_from(settings: DrySettings) -> Result<Self> {
         let default = Self::default();
@@ -164,7 +164,7 @@ impl TryFrom<DrySettings> for CoreDry {
 }
 
 impl TryFrom<Drafting> for fulcrum::Drafting {
-    type Error = crate::FulcrumError;
+    type Error = crate::NativeError;
 
     fn try_from(drafting: Drafting) -> Result<Self> {
         match drafting {

@@ -18,6 +18,6 @@ pub mod response;
 pub mod session;
 pub mod stream;
 
-pub use error::{FulcrumError, Result};
+pub use error::{NativeError, Result};
 
 uniffi::setup_scaffolding!("fulcrum");

@@ -117,7 +117,7 @@ pub(crate) fn tools(tools: Vec<Tool>) -> Result<Vec<fulcrum::Tool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::FulcrumError;
+    use crate::error::NativeError;
 
     #[test]
     fn a_message_comes_back_as_it_went() {
@@ -137,7 +137,7 @@ mod tests {
     fn what_is_no_json_is_refused() {
         let tool = Tool { name: "time".into(), description: String::new(), parameters: "{".into() };
         assert!(
-            matches!(tools(vec![tool]), Err(FulcrumError::InvalidOption { option, .. }) if option == "parameters")
+            matches!(tools(vec![tool]), Err(NativeError::InvalidOption { option, .. }) if option == "parameters")
         );
     }
 }

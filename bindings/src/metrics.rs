@@ -46,8 +46,10 @@ pub struct GenerationMetrics {
     pub accepted_length: f64,
     /// Passes after prefill by their rows: of 1, 2, up to 4, up to 8, and so on, in the last all of more than 64.
     pub rows_per_pass: Vec<i64>,
-    /// Of `decode_s`, drafting and learning from what came of it.
+    /// Of `decode_s`, drafting and learning from what came of it, the draft model included.
     pub draft_s: f64,
+    /// Of `draft_s`, the draft model.
+    pub draft_model_s: f64,
     /// Of `decode_s`, the layers.
     pub verify_s: f64,
     /// Of `decode_s`, the output projection.
@@ -104,6 +106,7 @@ impl From<fulcrum::GenerationMetrics> for GenerationMetrics {
             accepted_length: metrics.accepted_length,
             rows_per_pass: metrics.rows_per_pass.into_iter().map(figure).collect(),
             draft_s: metrics.draft_s,
+            draft_model_s: metrics.draft_model_s,
             verify_s: metrics.verify_s,
             project_s: metrics.project_s,
             sample_s: metrics.sample_s,

@@ -37,6 +37,13 @@ pub struct ModelOptions {
     /// Rows of one pass at most: more is faster to the first token and takes more memory. By default 512.
     #[uniffi(default)]
     pub batch_size: Option<i32>,
+    /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
+    /// sooner. It is loaded with these settings too, and its threads are the model's.
+    #[uniffi(default)]
+    pub draft_model: Option<String>,
+    /// A `tokenizer.json` that turns text into tokens, instead of the vocabulary in the file.
+    #[uniffi(default)]
+    pub tokenizer: Option<String>,
     /// The chat template (Jinja), instead of the one in the file.
     #[uniffi(default)]
     pub chat_template: Option<String>,
@@ -84,6 +91,8 @@ pub enum Kernels {
     Auto,
     /// ggml's.
     Ggml,
+    /// Ours for every matrix and for attention, or an error that names what has no kernel of ours.
+    Own,
 }
 
 /// What a model is, and how it runs here.
@@ -113,6 +122,26 @@ pub struct ModelInfo {
     pub executor_reason: String,
     /// Whether its chat template tells the model of tools.
     pub reads_tools: bool,
+}
+
+/// What the machine offers, and what this library makes of it.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct Machine {
+    /// Threads that compute by default: one per performance core.
+    pub threads: i32,
+    /// The instruction set that Fulcrum's kernels chose at run time, for example `avx512`.
+    pub kernels: String,
+    /// The instruction sets that ggml was built for, by its names (`AVX2`, `DOTPROD`, …).
+    pub ggml: Vec<String>,
+    /// Bytes that can be allocated without swapping, where the system says so (Linux and Android).
+    pub available_bytes: Option<i64>,
+}
+
+/// The machine this runs on, now.
+#[uniffi::export]
+pub fn machine() -> Machine {
+    let fulcrum::Machine { threads, kernels, ggml, available_bytes, .. } = fulcrum::Machine::here();
+    Machine { threads: small(threads), kernels, ggml, available_bytes: available_bytes.map(figure) }
 }
 
 /// Stops loading a model, from any thread.
@@ -165,23 +194,19 @@ impl NativeModel {
         Ok(Arc::new(NativeSession(self.0.session(options.try_into()?)?)))
     }
 
+    /// The same model, in whose sessions `draft` guesses ahead: the same text, sooner. Nothing is loaded again.
+    pub fn with_draft(&self, draft: Arc<Self>) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(self.0.with_draft(&draft.0)?)))
+    }
+
     /// What the model is, and how it runs here.
     pub fn info(&self) -> ModelInfo {
-        let info = self.0.info();
-        ModelInfo {
-            name: info.name.clone(),
-            architecture: info.architecture.clone(),
-            quantization: info.quantization.clone(),
-            n_parameters: figure(info.n_parameters),
-            n_layers: small(info.n_layers),
-            n_vocab: small(info.n_vocab),
-            train_context_length: small(info.train_context_length),
-            context_length: small(info.context_length),
-            weight_bytes: figure(info.weight_bytes),
-            executor: info.executor.clone(),
-            executor_reason: info.executor_reason.clone(),
-            reads_tools: self.0.template().reads_tools(),
-        }
+        (&self.0).into()
+    }
+
+    /// What the model is that guesses ahead in this one's sessions, if there is one.
+    pub fn draft(&self) -> Option<ModelInfo> {
+        self.0.draft().map(Into::into)
     }
 
     /// The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
@@ -196,8 +221,28 @@ impl NativeModel {
     }
 }
 
+impl From<&Model> for ModelInfo {
+    fn from(model: &Model) -> Self {
+        let info = model.info();
+        Self {
+            name: info.name.clone(),
+            architecture: info.architecture.clone(),
+            quantization: info.quantization.clone(),
+            n_parameters: figure(info.n_parameters),
+            n_layers: small(info.n_layers),
+            n_vocab: small(info.n_vocab),
+            train_context_length: small(info.train_context_length),
+            context_length: small(info.context_length),
+            weight_bytes: figure(info.weight_bytes),
+            executor: info.executor.clone(),
+            executor_reason: info.executor_reason.clone(),
+            reads_tools: model.template().reads_tools(),
+        }
+    }
+}
+
 impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
-    type Error = crate::FulcrumError;
+    type Error = crate::NativeError;
 
     fn try_from(options: ModelOptions) -> Result<Self> {
         let default = Self::default();
@@ -211,6 +256,8 @@ impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
             kv_type: options.kv_type.unwrap_or_default(),
             kernels: options.kernels.unwrap_or_default(),
             batch_size: optional("batch_size", options.batch_size)?.unwrap_or(default.batch_size),
+            draft_model: options.draft_model.map(Into::into),
+            tokenizer: options.tokenizer.map(Into::into),
             chat_template: options.chat_template,
             ..default
         })

@@ -28,14 +28,14 @@ pub(crate) fn small(value: impl TryInto<i32>) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::FulcrumError;
+    use crate::error::NativeError;
 
     #[test]
     fn a_negative_count_names_its_setting() {
         assert_eq!(count("threads", 3).unwrap(), 3);
         assert!(optional("threads", None).unwrap().is_none());
         match count("threads", -1) {
-            Err(FulcrumError::InvalidOption { option, detail, .. }) => {
+            Err(NativeError::InvalidOption { option, detail, .. }) => {
                 assert_eq!((option.as_str(), detail.as_str()), ("threads", "threads: -1 must be 0 or more"));
             }
             other => panic!("{other:?}"),

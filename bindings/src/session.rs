@@ -42,7 +42,7 @@ pub enum ContextOverflow {
 }
 
 impl TryFrom<SessionOptions> for fulcrum::SessionOptions {
-    type Error = crate::FulcrumError;
+    type Error = crate::NativeError;
 
     fn try_from(options: SessionOptions) -> Result<Self> {
         Ok(Self {

@@ -6,11 +6,15 @@
 mod file;
 #[cfg(feature = "ggml")]
 mod load;
+#[cfg(feature = "ggml")]
+mod machine;
 mod options;
 
 pub use crate::executor::options::{Kernels, KvType, ThreadPriority};
 #[cfg(feature = "ggml")]
 pub use file::ModelFile;
+#[cfg(feature = "ggml")]
+pub use machine::Machine;
 pub use options::{ExecutorChoice, ModelOptions, Progress};
 
 use std::sync::Arc;

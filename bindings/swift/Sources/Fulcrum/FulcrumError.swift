@@ -1,6 +1,9 @@
 import Foundation
 
-extension FulcrumError: LocalizedError {
+/// What can go wrong, by kind.
+public typealias FulcrumError = NativeError
+
+extension NativeError: LocalizedError {
     /// One line: what happened, with which file or value, and what to do about it.
     public var detail: String {
         switch self {

@@ -21,4 +21,4 @@ public sealed interface Event {
 }
 
 /** The pieces of the text alone. */
-public fun Flow<Event>.text(): Flow<String> = filterIsInstance<Event.Text>().map(Event.Text::text)
+public fun Flow<Event>.text(): Flow<String> = filterIsInstance<Event.Text>().map { it.text }

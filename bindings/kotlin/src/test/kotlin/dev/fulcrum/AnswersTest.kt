@@ -18,7 +18,14 @@ class AnswersTest {
             val sampler = SamplerSettings(temperature = 0.8f, seed = 7u)
             val options = GenerationOptions(sampler = sampler, maxTokens = 40)
             val prompt = "What can you do for me?"
-            val streamed = model.session { it.streamResponse(prompt, options).text().toList().joinToString("") }
+            val streamed =
+                model.session {
+                    it
+                        .streamResponse(prompt, options)
+                        .text()
+                        .toList()
+                        .joinToString("")
+                }
             val responded = model.session { it.respond(prompt, options) }
             val printed = Pocket.commandLine("--prompt", prompt, "--temp", "0.8", "--seed", "7", "--max-tokens", "40")
             assertTrue(streamed.isNotEmpty())
@@ -34,7 +41,11 @@ class AnswersTest {
                 val done = events.last() as Event.Done
                 val pieces = events.dropLast(1).map { (it as Event.Text).text }
                 assertEquals(done.response.text, pieces.joinToString(""))
-                assertEquals(done.response.tokens.size.toLong(), done.metrics.decodeTokens)
+                assertEquals(
+                    done.response.tokens.size
+                        .toLong(),
+                    done.metrics.decodeTokens,
+                )
                 assertTrue(done.metrics.ttftS > 0 && done.metrics.promptTokens > 0)
             }
         }
@@ -72,7 +83,12 @@ class AnswersTest {
         runTest {
             val options = Pocket.endless.copy(maxTokens = 800)
             model.session { session ->
-                val pieces = session.streamResponse("Tell me a story.", options).text().onEach { Thread.sleep(20) }.toList()
+                val pieces =
+                    session
+                        .streamResponse("Tell me a story.", options)
+                        .text()
+                        .onEach { Thread.sleep(20) }
+                        .toList()
                 assertEquals(session.history.last().content, pieces.joinToString(""))
                 assertTrue(pieces.all { it.encodeToByteArray().size < 2048 }, "more than the buffer's bytes came at once")
                 assertTrue(pieces.size > 2, "it all came at once")
@@ -108,7 +124,11 @@ class AnswersTest {
                 assertEquals(whole.tokens, whole.logprobs.map { it.token })
                 assertTrue(whole.logprobs.all { it.top.size == 2 && it.logprob!! <= 0f })
                 session.reset()
-                val stop = whole.text.trim().substringAfter(' ').take(3)
+                val stop =
+                    whole.text
+                        .trim()
+                        .substringAfter(' ')
+                        .take(3)
                 val stopped = session.response("Hello!", Pocket.short(16).copy(stop = listOf(stop)))
                 assertEquals(FinishReason.STOP_STRING, stopped.finishReason)
                 assertFalse(stop in stopped.text)

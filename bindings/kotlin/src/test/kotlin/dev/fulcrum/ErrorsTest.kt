@@ -88,7 +88,10 @@ class ErrorsTest {
                 val options = GenerationOptions(sampler = SamplerSettings(topP = 2f))
                 assertEquals("top_p", failing<FulcrumException.InvalidOption> { session.respond("Hello!", options) }.option)
                 val negative = GenerationOptions(maxTokens = -1)
-                assertEquals("max_tokens", failing<FulcrumException.InvalidOption> { session.respond("Hello!", negative) }.option)
+                assertEquals(
+                    "max_tokens",
+                    failing<FulcrumException.InvalidOption> { session.respond("Hello!", negative) }.option,
+                )
             }
         }
 

@@ -50,7 +50,7 @@ class LoadingTest {
     @Test
     fun `a template tells the model of tools`() =
         runTest {
-            val template = "{% for tool in tools %}{{ tool.function.name }}:{{ tool.function.parameters | tojson }};{% endfor %}"
+            val template = "{% for t in tools %}{{ t.function.name }}:{{ t.function.parameters | tojson }};{% endfor %}"
             val weather = Tool("weather", "The weather at a place", """{"type":"object","properties":{"z":{},"a":{}}}""")
             Model.load(Pocket.path, ModelOptions(chatTemplate = template)).use { model ->
                 assertTrue(model.info.readsTools)

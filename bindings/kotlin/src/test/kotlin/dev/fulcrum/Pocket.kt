@@ -34,5 +34,8 @@ internal object Pocket {
         return line.filter(Char::isDigit).toLong() * 1024
     }
 
-    private fun setting(name: String): String = checkNotNull(System.getProperty(name)) { "-D$name=… is missing; run scripts/kotlin.sh" }
+    private fun setting(name: String): String =
+        checkNotNull(System.getProperty(name)) {
+            "-D$name=… is missing; run scripts/kotlin.sh"
+        }
 }
