@@ -14,7 +14,7 @@ root=$PWD
 repository=$root/build/maven
 natives=$root/build/natives
 model=${FULCRUM_MODEL:-$root/models/pocket.gguf}
-maven=(mvn --batch-mode --no-transfer-progress --quiet "-Drevision=$version" "-Dnatives=$natives")
+maven=(mvn --batch-mode --no-transfer-progress --quiet "-Drevision=$version" "-Dnatives=$natives" -Dkotlin.compiler.daemon=false)
 
 # The name that JNA looks for a library under, inside a jar.
 platform() {

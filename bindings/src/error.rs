@@ -178,15 +178,42 @@ impl From<fulcrum::Error> for NativeError {
 mod tests {
     use super::*;
 
+    /// One error of every kind.
+    fn kinds() -> Vec<ErrorKind> {
+        let (path, reason) = (std::path::PathBuf::from("m.gguf"), "why".to_owned());
+        vec![
+            ErrorKind::File { action: "open", path: path.clone(), source: std::io::ErrorKind::NotFound.into() },
+            ErrorKind::InvalidModel { path: path.clone(), reason: reason.clone() },
+            ErrorKind::UnsupportedModel { path, reason: reason.clone() },
+            ErrorKind::Tokenizer { reason: reason.clone() },
+            ErrorKind::Template { reason: reason.clone() },
+            ErrorKind::ContextFull { needed: 7, capacity: 3 },
+            ErrorKind::InvalidOption { option: "top_p", reason: reason.clone() },
+            ErrorKind::OutOfMemory { what: "the cache", needed: 7, available: Some(3) },
+            ErrorKind::Cancelled,
+            ErrorKind::Busy,
+            ErrorKind::Closed,
+            ErrorKind::Backend { operation: "decoding", reason: reason.clone() },
+            ErrorKind::Misuse { operation: "finish", reason },
+        ]
+    }
+
     #[test]
-    fn a_kind_keeps_its_fields_and_its_message() {
+    fn every_kind_keeps_its_name_and_its_message() {
+        for kind in kinds() {
+            let name = |debug: String| debug.split([' ', '{', '(']).next().unwrap_or_default().to_owned();
+            let (core, message) = (name(format!("{kind:?}")), kind.to_string());
+            let crossed = NativeError::from(fulcrum::Error::from(kind));
+            assert_eq!(name(format!("{crossed:?}")), core);
+            assert_eq!(crossed.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn fields_arrive() {
         let error = fulcrum::Error::from(ErrorKind::OutOfMemory { what: "the cache", needed: 7, available: Some(3) });
-        let message = error.to_string();
-        let crossed = NativeError::from(error);
-        assert_eq!(crossed.to_string(), message);
-        assert_eq!(
-            crossed,
-            NativeError::OutOfMemory { detail: message, what: "the cache".into(), needed: 7, available: Some(3) }
-        );
+        let detail = error.to_string();
+        let there = NativeError::OutOfMemory { detail, what: "the cache".into(), needed: 7, available: Some(3) };
+        assert_eq!(NativeError::from(error), there);
     }
 }

@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn what_is_given_arrives() {
-        let sampler = SamplerSettings { temperature: Some(0.5), top_k: Some(0), seed: Some(u64::MAX), ..Default::default() };
+        let sampler =
+            SamplerSettings { temperature: Some(0.5), top_k: Some(0), seed: Some(u64::MAX), ..Default::default() };
         let drafting = Some(Drafting::Chain { n: 3 });
         let given = GenerationOptions { sampler, max_tokens: Some(9), drafting, ..Default::default() };
         let options = fulcrum::GenerationOptions::try_from(given).unwrap();

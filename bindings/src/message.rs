@@ -136,8 +136,6 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused() {
         let tool = Tool { name: "time".into(), description: String::new(), parameters: "{".into() };
-        assert!(
-            matches!(tools(vec![tool]), Err(NativeError::InvalidOption { option, .. }) if option == "parameters")
-        );
+        assert!(matches!(tools(vec![tool]), Err(NativeError::InvalidOption { option, .. }) if option == "parameters"));
     }
 }

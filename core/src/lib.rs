@@ -54,9 +54,9 @@ pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
 pub use decode::FinishReason;
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::{GenerationMetrics, SessionMetrics, SourceTokens, StepMetrics};
-pub use model::{ExecutorChoice, Kernels, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
 #[cfg(feature = "ggml")]
 pub use model::Machine;
+pub use model::{ExecutorChoice, Kernels, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
 pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};
 pub use session::{
     Canceller, ChatSession, ContextOverflow, GenerationOptions, ModelParts, Response, ResponseStream, SessionOptions,

@@ -11,7 +11,7 @@ func blocking<T: Sendable>(
     do {
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
-                queue.async { continuation.resume(with: Result(catching: call)) }
+                queue.async { continuation.resume(with: Result { try translated(call) }) }
             }
         } onCancel: {
             cancel()

@@ -49,7 +49,7 @@ public actor ChatSession {
     /// Lets answers be drafted from `text` too, from the next one on: what the app expects the model to quote. It is no part of
     /// the conversation, and no answer changes with it.
     public nonisolated func addContext(_ text: String) throws {
-        try native.addContext(text: text)
+        try translated { try native.addContext(text: text) }
     }
 
     /// Cancels the answer that is being generated, if there is one; iterating it throws ``FulcrumError/cancelled(detail:)``.
@@ -69,22 +69,22 @@ public actor ChatSession {
 
     /// Replaces the conversation; a system message at its beginning becomes the system prompt. Fails while an answer is given.
     public nonisolated func restoreHistory(_ messages: [Message]) throws {
-        try native.restoreHistory(history: messages)
+        try translated { try native.restoreHistory(history: messages) }
     }
 
     /// Forgets all turns; system prompt and tools stay. Fails while an answer is given.
     public nonisolated func reset() throws {
-        try native.reset()
+        try translated { try native.reset() }
     }
 
     /// Replaces the system prompt, or takes it away. Fails while an answer is given.
     public nonisolated func setSystemPrompt(_ systemPrompt: String?) throws {
-        try native.setSystemPrompt(systemPrompt: systemPrompt)
+        try translated { try native.setSystemPrompt(systemPrompt: systemPrompt) }
     }
 
     /// Replaces the tools that the chat template tells the model of. Fails while an answer is given.
     public nonisolated func setTools(_ tools: [Tool]) throws {
-        try native.setTools(newTools: tools)
+        try translated { try native.setTools(newTools: tools) }
     }
 
     /// Cancels the answer that is being generated and ends the session; its memory is free on return. History and metrics can

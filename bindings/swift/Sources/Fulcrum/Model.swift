@@ -40,7 +40,7 @@ public final class Model: Sendable {
     ///
     /// - Throws: ``FulcrumError`` of the kinds `outOfMemory` and `invalidOption`.
     public func session(_ options: SessionOptions = SessionOptions()) throws -> ChatSession {
-        ChatSession(try native.session(options: options))
+        ChatSession(try translated { try native.session(options: options) })
     }
 
     /// The same model, in whose sessions `draft` guesses ahead: a model several times smaller, of the same vocabulary. Answers come
@@ -48,17 +48,17 @@ public final class Model: Sendable {
     ///
     /// - Throws: ``FulcrumError/invalidOption(detail:option:reason:)`` unless every token is the same text in both vocabularies.
     public func withDraft(_ draft: Model) throws -> Model {
-        Model(try native.withDraft(draft: draft.native))
+        Model(try translated { try native.withDraft(draft: draft.native) })
     }
 
     /// The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
     public func tokenize(_ text: String, special: Bool = false) throws -> [Int32] {
-        try native.tokenize(text: text, special: special)
+        try translated { try native.tokenize(text: text, special: special) }
     }
 
     /// The prompt that the model's chat template makes of a conversation.
     public func render(_ messages: [Message], tools: [Tool] = []) throws -> String {
-        try native.render(conversation: messages, withTools: tools)
+        try translated { try native.render(conversation: messages, withTools: tools) }
     }
 }
 

@@ -51,7 +51,7 @@ public struct ResponseStream: AsyncSequence, Sendable {
                 case .ended:
                     return nil
                 case .new(let ask):
-                    let stream = try ask()
+                    let stream = try translated(ask)
                     state = .running(stream)
                     return try await next(of: stream)
                 case .running(let stream):

@@ -84,7 +84,7 @@ final class AnswersTests: XCTestCase {
                 logitBias: tokens.map { LogitBias(token: $0, bias: 1000) }, seed: 3
             )
             let session = try model.session()
-            let options = GenerationOptions(sampler: sampler, maxTokens: 1500)
+            let options = GenerationOptions(sampler: sampler, maxTokens: 400)
             let said = try await session.streamResponse(to: "\(text)?", options: options).joined()
             XCTAssertEqual(session.history.first?.content, "\(text)?")
             XCTAssertEqual(session.history.last?.content, said)

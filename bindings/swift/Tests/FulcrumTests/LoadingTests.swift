@@ -40,6 +40,14 @@ final class LoadingTests: XCTestCase {
         XCTAssertTrue(info.nParameters > 1_000_000 && info.weightBytes > 1_000_000 && info.nVocab > 1000, "\(info)")
     }
 
+    func testThePackagedLibraryIsForAnyCPU() throws {
+        let machine = machine()
+        XCTAssertTrue(machine.threads >= 1 && !machine.kernels.isEmpty && (machine.availableBytes ?? 0) > 0, "\(machine)")
+        // What every CPU of the kind has (ADR 0012), and nothing else.
+        let everywhere: Set = ["SSE3", "SSSE3", "NEON", "ARM_FMA", "LLAMAFILE", "REPACK", "ACCELERATE"]
+        XCTAssertEqual(Set(machine.ggml).subtracting(everywhere), [])
+    }
+
     func testATemplateTellsTheModelOfTools() async throws {
         let template = "{% for tool in tools %}{{ tool.function.name }}:{{ tool.function.parameters | tojson }};{% endfor %}"
         let parameters = #"{"type":"object","properties":{"z":{},"a":{}}}"#

@@ -7,17 +7,15 @@ final class MemoryTests: XCTestCase {
         let model = try await Pocket.model
         let endless = try await Pocket.endless()
         func answers(_ n: Int) async throws {
-            for i in 0..<n {
+            for _ in 0..<n {
                 let session = try model.session(SessionOptions(contextLength: 256))
-                for _ in 0..<5 { _ = try await session.respond(to: "Hello!", options: Pocket.short(3)) }
-                if i % 2 == 0 {
-                    for try await _ in session.streamResponse(to: "Hello!", options: endless) { break }
-                }
+                for _ in 0..<9 { _ = try await session.respond(to: "Hello!", options: Pocket.short(3)) }
+                for try await _ in session.streamResponse(to: "Hello!", options: endless) { break }
             }
         }
-        try await answers(40)
+        try await answers(20)
         let before = try Pocket.residentBytes()
-        try await answers(200)
+        try await answers(100)
         let grown = try Pocket.residentBytes() - before
         XCTAssertLessThan(grown, 24 << 20, "a thousand answers cost \(grown) bytes")
     }

@@ -1274,7 +1274,7 @@ open class NativeModel: NativeModelProtocol, @unchecked Sendable {
      * Loads the GGUF file at `path`. Blocks: call it on a thread that may wait.
      */
 public static func load(path: String, options: ModelOptions, cancellation: Cancellation?, progress: LoadProgress?)throws  -> NativeModel  {
-    return try  FfiConverterTypeNativeModel_lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterTypeNativeModel_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_constructor_nativemodel_load(
         FfiConverterString.lower(path),
@@ -1315,7 +1315,7 @@ open func info() -> ModelInfo  {
      * The prompt that the model's chat template makes of a conversation.
      */
 open func render(conversation: [Message], withTools: [Tool])throws  -> String  {
-    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_render(
             self.uniffiCloneHandle(),
@@ -1329,7 +1329,7 @@ open func render(conversation: [Message], withTools: [Tool])throws  -> String  {
      * A new conversation.
      */
 open func session(options: SessionOptions)throws  -> NativeSession  {
-    return try  FfiConverterTypeNativeSession_lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterTypeNativeSession_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_session(
             self.uniffiCloneHandle(),
@@ -1342,7 +1342,7 @@ open func session(options: SessionOptions)throws  -> NativeSession  {
      * The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
      */
 open func tokenize(text: String, special: Bool)throws  -> [Int32]  {
-    return try  FfiConverterSequenceInt32.lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterSequenceInt32.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_tokenize(
             self.uniffiCloneHandle(),
@@ -1356,7 +1356,7 @@ open func tokenize(text: String, special: Bool)throws  -> [Int32]  {
      * The same model, in whose sessions `draft` guesses ahead: the same text, sooner. Nothing is loaded again.
      */
 open func withDraft(draft: NativeModel)throws  -> NativeModel  {
-    return try  FfiConverterTypeNativeModel_lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterTypeNativeModel_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_with_draft(
             self.uniffiCloneHandle(),
@@ -1540,7 +1540,7 @@ open class NativeSession: NativeSessionProtocol, @unchecked Sendable {
     /**
      * Lets answers be drafted from `text` too; no answer changes with it.
      */
-open func addContext(text: String)throws   {try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+open func addContext(text: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_add_context(
             self.uniffiCloneHandle(),
@@ -1564,7 +1564,7 @@ open func cancel()  {try! rustCall() {
      * Continues `text` as it stands, without template and history; neither changes.
      */
 open func complete(text: String, options: GenerationOptions?)throws  -> NativeStream  {
-    return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_complete(
             self.uniffiCloneHandle(),
@@ -1612,7 +1612,7 @@ open func metrics() -> SessionMetrics  {
     /**
      * Forgets all turns; system prompt and tools stay.
      */
-open func reset()throws   {try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+open func reset()throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_reset(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1623,7 +1623,7 @@ open func reset()throws   {try rustCallWithError(FfiConverterTypeFulcrumError_li
     /**
      * Replaces the conversation.
      */
-open func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+open func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_restore_history(
             self.uniffiCloneHandle(),
@@ -1635,7 +1635,7 @@ open func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiC
     /**
      * Replaces the system prompt.
      */
-open func setSystemPrompt(systemPrompt: String?)throws   {try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+open func setSystemPrompt(systemPrompt: String?)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_set_system_prompt(
             self.uniffiCloneHandle(),
@@ -1647,7 +1647,7 @@ open func setSystemPrompt(systemPrompt: String?)throws   {try rustCallWithError(
     /**
      * Replaces the tools.
      */
-open func setTools(newTools: [Tool])throws   {try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+open func setTools(newTools: [Tool])throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_set_tools(
             self.uniffiCloneHandle(),
@@ -1660,7 +1660,7 @@ open func setTools(newTools: [Tool])throws   {try rustCallWithError(FfiConverter
      * Answers `prompt` piece by piece.
      */
 open func stream(prompt: String, options: GenerationOptions?)throws  -> NativeStream  {
-    return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_stream(
             self.uniffiCloneHandle(),
@@ -1674,7 +1674,7 @@ open func stream(prompt: String, options: GenerationOptions?)throws  -> NativeSt
      * Answers the conversation followed by `new_messages`, for example the results of tools.
      */
 open func streamMessages(newMessages: [Message], options: GenerationOptions?)throws  -> NativeStream  {
-    return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_stream_messages(
             self.uniffiCloneHandle(),
@@ -1826,7 +1826,7 @@ open func cancel()  {try! rustCall() {
      * Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
      */
 open func next()throws  -> String?  {
-    return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeFulcrumError_lift) {
+    return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativestream_next(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -2565,6 +2565,95 @@ public func FfiConverterTypeLogitBias_lift(_ buf: RustBuffer) throws -> LogitBia
 #endif
 public func FfiConverterTypeLogitBias_lower(_ value: LogitBias) -> RustBuffer {
     return FfiConverterTypeLogitBias.lower(value)
+}
+
+
+/**
+ * What the machine offers, and what this library makes of it.
+ */
+public struct Machine: Equatable, Hashable {
+    /**
+     * Threads that compute by default: one per performance core.
+     */
+    public var threads: Int32
+    /**
+     * The instruction set that Fulcrum's kernels chose at run time, for example `avx512`.
+     */
+    public var kernels: String
+    /**
+     * The instruction sets that ggml was built for, by its names (`AVX2`, `DOTPROD`, …).
+     */
+    public var ggml: [String]
+    /**
+     * Bytes that can be allocated without swapping, where the system says so (Linux and Android).
+     */
+    public var availableBytes: Int64?
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Threads that compute by default: one per performance core.
+         */threads: Int32,
+        /**
+         * The instruction set that Fulcrum's kernels chose at run time, for example `avx512`.
+         */kernels: String,
+        /**
+         * The instruction sets that ggml was built for, by its names (`AVX2`, `DOTPROD`, …).
+         */ggml: [String],
+        /**
+         * Bytes that can be allocated without swapping, where the system says so (Linux and Android).
+         */availableBytes: Int64?) {
+        self.threads = threads
+        self.kernels = kernels
+        self.ggml = ggml
+        self.availableBytes = availableBytes
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension Machine: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeMachine: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Machine {
+        return
+            try Machine(
+                threads: FfiConverterInt32.read(from: &buf),
+                kernels: FfiConverterString.read(from: &buf),
+                ggml: FfiConverterSequenceString.read(from: &buf),
+                availableBytes: FfiConverterOptionInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: Machine, into buf: inout [UInt8]) {
+        FfiConverterInt32.write(value.threads, into: &buf)
+        FfiConverterString.write(value.kernels, into: &buf)
+        FfiConverterSequenceString.write(value.ggml, into: &buf)
+        FfiConverterOptionInt64.write(value.availableBytes, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeMachine_lift(_ buf: RustBuffer) throws -> Machine {
+    return try FfiConverterTypeMachine.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeMachine_lower(_ value: Machine) -> RustBuffer {
+    return FfiConverterTypeMachine.lower(value)
 }
 
 
@@ -4169,373 +4258,6 @@ public func FfiConverterTypeFinishReason_lower(_ value: FinishReason) -> RustBuf
 
 
 /**
- * What went wrong. `detail` is one line for a person: what happened, with which file or value, and what to do about it.
- */
-public
-enum FulcrumError: Swift.Error, Equatable, Hashable {
-
-
-
-    /**
-     * A file could not be opened, read or written.
-     */
-    case File(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * What was tried: `open`, `read`, `map`, `write`.
-         */action: String,
-        /**
-         * The file.
-         */path: String
-    )
-    /**
-     * The file is not a GGUF file, or is damaged.
-     */
-    case InvalidModel(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * The file.
-         */path: String,
-        /**
-         * What is wrong with it, and where in the file.
-         */reason: String
-    )
-    /**
-     * The file is sound, but nothing here can run what it describes.
-     */
-    case UnsupportedModel(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * The file.
-         */path: String,
-        /**
-         * What is missing.
-         */reason: String
-    )
-    /**
-     * A tokenizer file or the vocabulary in a model cannot be used.
-     */
-    case Tokenizer(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * What is wrong, and with which file or token.
-         */reason: String
-    )
-    /**
-     * The model's chat template cannot be rendered.
-     */
-    case Template(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * The template engine's message, with the line.
-         */reason: String
-    )
-    /**
-     * The conversation does not fit into the context.
-     */
-    case ContextFull(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * Tokens that would have to be in the context.
-         */needed: Int64,
-        /**
-         * Tokens the context holds.
-         */capacity: Int64
-    )
-    /**
-     * An option has a value that cannot be used.
-     */
-    case InvalidOption(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * The option's name, for example `top_p`.
-         */option: String,
-        /**
-         * Why the value cannot be used, with the value.
-         */reason: String
-    )
-    /**
-     * There is not enough memory.
-     */
-    case OutOfMemory(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * What was to be allocated.
-         */what: String,
-        /**
-         * Bytes asked for.
-         */needed: Int64,
-        /**
-         * Bytes known to be available, where the system says so.
-         */available: Int64?
-    )
-    /**
-     * The turn, or loading, was cancelled; a session is as it was before the turn.
-     */
-    case Cancelled(
-        /**
-         * One line for a person.
-         */detail: String
-    )
-    /**
-     * A session answers one prompt at a time, and is answering one.
-     */
-    case Busy(
-        /**
-         * One line for a person.
-         */detail: String
-    )
-    /**
-     * The session has ended.
-     */
-    case Closed(
-        /**
-         * One line for a person.
-         */detail: String
-    )
-    /**
-     * ggml or llama.cpp reported a failure.
-     */
-    case Backend(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * What was being done.
-         */operation: String,
-        /**
-         * The backend's status or last log line.
-         */reason: String
-    )
-    /**
-     * A documented rule of the API was broken.
-     */
-    case Misuse(
-        /**
-         * One line for a person.
-         */detail: String,
-        /**
-         * The call.
-         */operation: String,
-        /**
-         * The rule.
-         */reason: String
-    )
-
-
-
-
-
-
-}
-
-#if compiler(>=6)
-extension FulcrumError: Sendable {}
-#endif
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public struct FfiConverterTypeFulcrumError: FfiConverterRustBuffer {
-    typealias SwiftType = FulcrumError
-
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> FulcrumError {
-        let variant: Int32 = try readInt(&buf)
-        switch variant {
-
-
-
-
-        case 1: return .File(
-            detail: try FfiConverterString.read(from: &buf),
-            action: try FfiConverterString.read(from: &buf),
-            path: try FfiConverterString.read(from: &buf)
-            )
-        case 2: return .InvalidModel(
-            detail: try FfiConverterString.read(from: &buf),
-            path: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-        case 3: return .UnsupportedModel(
-            detail: try FfiConverterString.read(from: &buf),
-            path: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-        case 4: return .Tokenizer(
-            detail: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-        case 5: return .Template(
-            detail: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-        case 6: return .ContextFull(
-            detail: try FfiConverterString.read(from: &buf),
-            needed: try FfiConverterInt64.read(from: &buf),
-            capacity: try FfiConverterInt64.read(from: &buf)
-            )
-        case 7: return .InvalidOption(
-            detail: try FfiConverterString.read(from: &buf),
-            option: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-        case 8: return .OutOfMemory(
-            detail: try FfiConverterString.read(from: &buf),
-            what: try FfiConverterString.read(from: &buf),
-            needed: try FfiConverterInt64.read(from: &buf),
-            available: try FfiConverterOptionInt64.read(from: &buf)
-            )
-        case 9: return .Cancelled(
-            detail: try FfiConverterString.read(from: &buf)
-            )
-        case 10: return .Busy(
-            detail: try FfiConverterString.read(from: &buf)
-            )
-        case 11: return .Closed(
-            detail: try FfiConverterString.read(from: &buf)
-            )
-        case 12: return .Backend(
-            detail: try FfiConverterString.read(from: &buf),
-            operation: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-        case 13: return .Misuse(
-            detail: try FfiConverterString.read(from: &buf),
-            operation: try FfiConverterString.read(from: &buf),
-            reason: try FfiConverterString.read(from: &buf)
-            )
-
-         default: throw UniffiInternalError.unexpectedEnumCase
-        }
-    }
-
-    public static func write(_ value: FulcrumError, into buf: inout [UInt8]) {
-        switch value {
-
-
-
-
-
-        case let .File(detail,action,path):
-            writeInt(&buf, Int32(1))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(action, into: &buf)
-            FfiConverterString.write(path, into: &buf)
-
-
-        case let .InvalidModel(detail,path,reason):
-            writeInt(&buf, Int32(2))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-
-        case let .UnsupportedModel(detail,path,reason):
-            writeInt(&buf, Int32(3))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(path, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-
-        case let .Tokenizer(detail,reason):
-            writeInt(&buf, Int32(4))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-
-        case let .Template(detail,reason):
-            writeInt(&buf, Int32(5))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-
-        case let .ContextFull(detail,needed,capacity):
-            writeInt(&buf, Int32(6))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterInt64.write(needed, into: &buf)
-            FfiConverterInt64.write(capacity, into: &buf)
-
-
-        case let .InvalidOption(detail,option,reason):
-            writeInt(&buf, Int32(7))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(option, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-
-        case let .OutOfMemory(detail,what,needed,available):
-            writeInt(&buf, Int32(8))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(what, into: &buf)
-            FfiConverterInt64.write(needed, into: &buf)
-            FfiConverterOptionInt64.write(available, into: &buf)
-
-
-        case let .Cancelled(detail):
-            writeInt(&buf, Int32(9))
-            FfiConverterString.write(detail, into: &buf)
-
-
-        case let .Busy(detail):
-            writeInt(&buf, Int32(10))
-            FfiConverterString.write(detail, into: &buf)
-
-
-        case let .Closed(detail):
-            writeInt(&buf, Int32(11))
-            FfiConverterString.write(detail, into: &buf)
-
-
-        case let .Backend(detail,operation,reason):
-            writeInt(&buf, Int32(12))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(operation, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-
-        case let .Misuse(detail,operation,reason):
-            writeInt(&buf, Int32(13))
-            FfiConverterString.write(detail, into: &buf)
-            FfiConverterString.write(operation, into: &buf)
-            FfiConverterString.write(reason, into: &buf)
-
-        }
-    }
-}
-
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeFulcrumError_lift(_ buf: RustBuffer) throws -> FulcrumError {
-    return try FfiConverterTypeFulcrumError.lift(buf)
-}
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
-public func FfiConverterTypeFulcrumError_lower(_ value: FulcrumError) -> RustBuffer {
-    return FfiConverterTypeFulcrumError.lower(value)
-}
-
-
-/**
  * Whose kernels multiply on the CPU and attend over the cache.
  */
 
@@ -4798,6 +4520,373 @@ public func FfiConverterTypeLogLevel_lower(_ value: LogLevel) -> RustBuffer {
     return FfiConverterTypeLogLevel.lower(value)
 }
 
+
+
+/**
+ * What went wrong. `detail` is one line for a person: what happened, with which file or value, and what to do about it.
+ */
+public
+enum NativeError: Swift.Error, Equatable, Hashable {
+
+
+
+    /**
+     * A file could not be opened, read or written.
+     */
+    case File(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * What was tried: `open`, `read`, `map`, `write`.
+         */action: String,
+        /**
+         * The file.
+         */path: String
+    )
+    /**
+     * The file is not a GGUF file, or is damaged.
+     */
+    case InvalidModel(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * The file.
+         */path: String,
+        /**
+         * What is wrong with it, and where in the file.
+         */reason: String
+    )
+    /**
+     * The file is sound, but nothing here can run what it describes.
+     */
+    case UnsupportedModel(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * The file.
+         */path: String,
+        /**
+         * What is missing.
+         */reason: String
+    )
+    /**
+     * A tokenizer file or the vocabulary in a model cannot be used.
+     */
+    case Tokenizer(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * What is wrong, and with which file or token.
+         */reason: String
+    )
+    /**
+     * The model's chat template cannot be rendered.
+     */
+    case Template(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * The template engine's message, with the line.
+         */reason: String
+    )
+    /**
+     * The conversation does not fit into the context.
+     */
+    case ContextFull(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * Tokens that would have to be in the context.
+         */needed: Int64,
+        /**
+         * Tokens the context holds.
+         */capacity: Int64
+    )
+    /**
+     * An option has a value that cannot be used.
+     */
+    case InvalidOption(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * The option's name, for example `top_p`.
+         */option: String,
+        /**
+         * Why the value cannot be used, with the value.
+         */reason: String
+    )
+    /**
+     * There is not enough memory.
+     */
+    case OutOfMemory(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * What was to be allocated.
+         */what: String,
+        /**
+         * Bytes asked for.
+         */needed: Int64,
+        /**
+         * Bytes known to be available, where the system says so.
+         */available: Int64?
+    )
+    /**
+     * The turn, or loading, was cancelled; a session is as it was before the turn.
+     */
+    case Cancelled(
+        /**
+         * One line for a person.
+         */detail: String
+    )
+    /**
+     * A session answers one prompt at a time, and is answering one.
+     */
+    case Busy(
+        /**
+         * One line for a person.
+         */detail: String
+    )
+    /**
+     * The session has ended.
+     */
+    case Closed(
+        /**
+         * One line for a person.
+         */detail: String
+    )
+    /**
+     * ggml or llama.cpp reported a failure.
+     */
+    case Backend(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * What was being done.
+         */operation: String,
+        /**
+         * The backend's status or last log line.
+         */reason: String
+    )
+    /**
+     * A documented rule of the API was broken.
+     */
+    case Misuse(
+        /**
+         * One line for a person.
+         */detail: String,
+        /**
+         * The call.
+         */operation: String,
+        /**
+         * The rule.
+         */reason: String
+    )
+
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension NativeError: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeNativeError: FfiConverterRustBuffer {
+    typealias SwiftType = NativeError
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> NativeError {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+
+
+
+
+        case 1: return .File(
+            detail: try FfiConverterString.read(from: &buf),
+            action: try FfiConverterString.read(from: &buf),
+            path: try FfiConverterString.read(from: &buf)
+            )
+        case 2: return .InvalidModel(
+            detail: try FfiConverterString.read(from: &buf),
+            path: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+        case 3: return .UnsupportedModel(
+            detail: try FfiConverterString.read(from: &buf),
+            path: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+        case 4: return .Tokenizer(
+            detail: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+        case 5: return .Template(
+            detail: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+        case 6: return .ContextFull(
+            detail: try FfiConverterString.read(from: &buf),
+            needed: try FfiConverterInt64.read(from: &buf),
+            capacity: try FfiConverterInt64.read(from: &buf)
+            )
+        case 7: return .InvalidOption(
+            detail: try FfiConverterString.read(from: &buf),
+            option: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+        case 8: return .OutOfMemory(
+            detail: try FfiConverterString.read(from: &buf),
+            what: try FfiConverterString.read(from: &buf),
+            needed: try FfiConverterInt64.read(from: &buf),
+            available: try FfiConverterOptionInt64.read(from: &buf)
+            )
+        case 9: return .Cancelled(
+            detail: try FfiConverterString.read(from: &buf)
+            )
+        case 10: return .Busy(
+            detail: try FfiConverterString.read(from: &buf)
+            )
+        case 11: return .Closed(
+            detail: try FfiConverterString.read(from: &buf)
+            )
+        case 12: return .Backend(
+            detail: try FfiConverterString.read(from: &buf),
+            operation: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+        case 13: return .Misuse(
+            detail: try FfiConverterString.read(from: &buf),
+            operation: try FfiConverterString.read(from: &buf),
+            reason: try FfiConverterString.read(from: &buf)
+            )
+
+         default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: NativeError, into buf: inout [UInt8]) {
+        switch value {
+
+
+
+
+
+        case let .File(detail,action,path):
+            writeInt(&buf, Int32(1))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(action, into: &buf)
+            FfiConverterString.write(path, into: &buf)
+
+
+        case let .InvalidModel(detail,path,reason):
+            writeInt(&buf, Int32(2))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(path, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+
+        case let .UnsupportedModel(detail,path,reason):
+            writeInt(&buf, Int32(3))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(path, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+
+        case let .Tokenizer(detail,reason):
+            writeInt(&buf, Int32(4))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+
+        case let .Template(detail,reason):
+            writeInt(&buf, Int32(5))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+
+        case let .ContextFull(detail,needed,capacity):
+            writeInt(&buf, Int32(6))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterInt64.write(needed, into: &buf)
+            FfiConverterInt64.write(capacity, into: &buf)
+
+
+        case let .InvalidOption(detail,option,reason):
+            writeInt(&buf, Int32(7))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(option, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+
+        case let .OutOfMemory(detail,what,needed,available):
+            writeInt(&buf, Int32(8))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(what, into: &buf)
+            FfiConverterInt64.write(needed, into: &buf)
+            FfiConverterOptionInt64.write(available, into: &buf)
+
+
+        case let .Cancelled(detail):
+            writeInt(&buf, Int32(9))
+            FfiConverterString.write(detail, into: &buf)
+
+
+        case let .Busy(detail):
+            writeInt(&buf, Int32(10))
+            FfiConverterString.write(detail, into: &buf)
+
+
+        case let .Closed(detail):
+            writeInt(&buf, Int32(11))
+            FfiConverterString.write(detail, into: &buf)
+
+
+        case let .Backend(detail,operation,reason):
+            writeInt(&buf, Int32(12))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(operation, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+
+        case let .Misuse(detail,operation,reason):
+            writeInt(&buf, Int32(13))
+            FfiConverterString.write(detail, into: &buf)
+            FfiConverterString.write(operation, into: &buf)
+            FfiConverterString.write(reason, into: &buf)
+
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeNativeError_lift(_ buf: RustBuffer) throws -> NativeError {
+    return try FfiConverterTypeNativeError.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeNativeError_lower(_ value: NativeError) -> RustBuffer {
+    return FfiConverterTypeNativeError.lower(value)
+}
 
 
 /**
@@ -5715,6 +5804,16 @@ public func setLogSink(sink: LogSink?, level: LogLevel)  {try! rustCall() {
     )
 }
 }
+/**
+ * The machine this runs on, now.
+ */
+public func machine() -> Machine  {
+    return try!  FfiConverterTypeMachine_lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_fulcrum_ffi_fn_func_machine(uniffiCallStatus
+    )
+})
+}
 
 private enum InitializationResult {
     case ok
@@ -5734,6 +5833,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_func_set_log_sink() != 18032) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_fulcrum_ffi_checksum_func_machine() != 48530) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_fulcrum_ffi_checksum_method_logsink_log() != 31508) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -5749,25 +5851,25 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_method_nativemodel_info() != 56742) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_render() != 60316) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_render() != 24513) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_session() != 45309) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_session() != 38178) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_tokenize() != 40396) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_tokenize() != 30203) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_with_draft() != 41574) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_with_draft() != 14297) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_add_context() != 23264) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_add_context() != 17664) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_cancel() != 12713) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_complete() != 35) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_complete() != 819) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_end() != 26786) {
@@ -5779,28 +5881,28 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_metrics() != 10288) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_reset() != 44333) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_reset() != 706) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history() != 19408) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history() != 63948) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt() != 30017) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt() != 26668) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_set_tools() != 11088) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_set_tools() != 55694) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_stream() != 45637) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_stream() != 63631) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativesession_stream_messages() != 57753) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_stream_messages() != 33739) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativestream_cancel() != 22065) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativestream_next() != 57848) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativestream_next() != 51016) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativestream_response() != 42033) {
@@ -5809,7 +5911,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_constructor_cancellation_new() != 54796) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_constructor_nativemodel_load() != 35094) {
+    if (uniffi_fulcrum_ffi_checksum_constructor_nativemodel_load() != 42313) {
         return InitializationResult.apiChecksumMismatch
     }
 

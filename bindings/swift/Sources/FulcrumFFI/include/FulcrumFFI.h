@@ -481,6 +481,12 @@ RustBuffer uniffi_fulcrum_ffi_fn_method_nativestream_response(uint64_t ptr, Rust
 void uniffi_fulcrum_ffi_fn_func_set_log_sink(RustBuffer sink, RustBuffer level, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_FUNC_MACHINE
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_FUNC_MACHINE
+RustBuffer uniffi_fulcrum_ffi_fn_func_machine(RustCallStatus *_Nonnull out_status
+
+);
+#endif
 #ifndef UNIFFI_FFIDEF_FFI_FULCRUM_FFI_RUSTBUFFER_ALLOC
 #define UNIFFI_FFIDEF_FFI_FULCRUM_FFI_RUSTBUFFER_ALLOC
 RustBuffer ffi_fulcrum_ffi_rustbuffer_alloc(uint64_t size, RustCallStatus *_Nonnull out_status
@@ -744,6 +750,12 @@ void ffi_fulcrum_ffi_rust_future_complete_void(uint64_t handle, RustCallStatus *
 #ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_SET_LOG_SINK
 #define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_SET_LOG_SINK
 uint16_t uniffi_fulcrum_ffi_checksum_func_set_log_sink(void
+
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_MACHINE
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_MACHINE
+uint16_t uniffi_fulcrum_ffi_checksum_func_machine(void
 
 );
 #endif

@@ -721,6 +721,8 @@ internal object IntegrityCheckingUniffiLib {
     internal fun ensureInitialized() = Unit
     external fun uniffi_fulcrum_ffi_checksum_func_set_log_sink(
     ): Int
+    external fun uniffi_fulcrum_ffi_checksum_func_machine(
+    ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_logsink_log(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_cancellation_cancel(
@@ -877,6 +879,8 @@ internal object UniffiLib {
     ): RustBuffer.ByValue
     external fun uniffi_fulcrum_ffi_fn_func_set_log_sink(`sink`: RustBuffer.ByValue,`level`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
+    external fun uniffi_fulcrum_ffi_fn_func_machine(uniffi_out_err: UniffiRustCallStatus,
+    ): RustBuffer.ByValue
     external fun ffi_fulcrum_ffi_rustbuffer_alloc(`size`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
     external fun ffi_fulcrum_ffi_rustbuffer_from_bytes(`bytes`: ForeignBytes.ByValue,uniffi_out_err: UniffiRustCallStatus,
@@ -999,6 +1003,9 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_func_set_log_sink() and 0xFFFF) != 18032) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
+    if ((lib.uniffi_fulcrum_ffi_checksum_func_machine() and 0xFFFF) != 48530) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_logsink_log() and 0xFFFF) != 31508) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
@@ -1014,25 +1021,25 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_info() and 0xFFFF) != 56742) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_render() and 0xFFFF) != 60316) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_render() and 0xFFFF) != 24513) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_session() and 0xFFFF) != 45309) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_session() and 0xFFFF) != 38178) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_tokenize() and 0xFFFF) != 40396) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_tokenize() and 0xFFFF) != 30203) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_with_draft() and 0xFFFF) != 41574) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_with_draft() and 0xFFFF) != 14297) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_add_context() and 0xFFFF) != 23264) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_add_context() and 0xFFFF) != 17664) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_cancel() and 0xFFFF) != 12713) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_complete() and 0xFFFF) != 35) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_complete() and 0xFFFF) != 819) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_end() and 0xFFFF) != 26786) {
@@ -1044,28 +1051,28 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_metrics() and 0xFFFF) != 10288) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_reset() and 0xFFFF) != 44333) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_reset() and 0xFFFF) != 706) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history() and 0xFFFF) != 19408) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history() and 0xFFFF) != 63948) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt() and 0xFFFF) != 30017) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt() and 0xFFFF) != 26668) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_set_tools() and 0xFFFF) != 11088) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_set_tools() and 0xFFFF) != 55694) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_stream() and 0xFFFF) != 45637) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_stream() and 0xFFFF) != 63631) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_stream_messages() and 0xFFFF) != 57753) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_stream_messages() and 0xFFFF) != 33739) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_cancel() and 0xFFFF) != 22065) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_next() and 0xFFFF) != 57848) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_next() and 0xFFFF) != 51016) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_response() and 0xFFFF) != 42033) {
@@ -1074,7 +1081,7 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_constructor_cancellation_new() and 0xFFFF) != 54796) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_constructor_nativemodel_load() and 0xFFFF) != 35094) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_constructor_nativemodel_load() and 0xFFFF) != 42313) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
 }
@@ -2711,7 +2718,7 @@ open class NativeModel: Disposable, AutoCloseable, NativeModelInterface
     /**
      * Loads the GGUF file at `path`. Blocks: call it on a thread that may wait.
      */
-    @Throws(FulcrumException::class) fun `load`(`path`: kotlin.String, `options`: ModelOptions, `cancellation`: Cancellation?, `progress`: LoadProgress?): NativeModel {
+    @Throws(NativeException::class) fun `load`(`path`: kotlin.String, `options`: ModelOptions, `cancellation`: Cancellation?, `progress`: LoadProgress?): NativeModel {
             return FfiConverterTypeNativeModel.lift(
     uniffiRustCallWithError(NativeException) { _status ->
     UniffiLib.uniffi_fulcrum_ffi_fn_constructor_nativemodel_load(
@@ -4060,6 +4067,69 @@ public object FfiConverterTypeLogitBias: FfiConverterRustBuffer<LogitBias> {
     override fun write(value: LogitBias, buf: ByteBuffer) {
             FfiConverterInt.write(value.`token`, buf)
             FfiConverterFloat.write(value.`bias`, buf)
+    }
+}
+
+
+
+/**
+ * What the machine offers, and what this library makes of it.
+ */
+data class Machine (
+    /**
+     * Threads that compute by default: one per performance core.
+     */
+    val `threads`: kotlin.Int
+    ,
+    /**
+     * The instruction set that Fulcrum's kernels chose at run time, for example `avx512`.
+     */
+    val `kernels`: kotlin.String
+    ,
+    /**
+     * The instruction sets that ggml was built for, by its names (`AVX2`, `DOTPROD`, …).
+     */
+    val `ggml`: List<kotlin.String>
+    ,
+    /**
+     * Bytes that can be allocated without swapping, where the system says so (Linux and Android).
+     */
+    val `availableBytes`: kotlin.Long?
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeMachine: FfiConverterRustBuffer<Machine> {
+    override fun read(buf: ByteBuffer): Machine {
+        return Machine(
+            FfiConverterInt.read(buf),
+            FfiConverterString.read(buf),
+            FfiConverterSequenceString.read(buf),
+            FfiConverterOptionalLong.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: Machine) = (
+            FfiConverterInt.allocationSize(value.`threads`) +
+            FfiConverterString.allocationSize(value.`kernels`) +
+            FfiConverterSequenceString.allocationSize(value.`ggml`) +
+            FfiConverterOptionalLong.allocationSize(value.`availableBytes`)
+    )
+
+    override fun write(value: Machine, buf: ByteBuffer) {
+            FfiConverterInt.write(value.`threads`, buf)
+            FfiConverterString.write(value.`kernels`, buf)
+            FfiConverterSequenceString.write(value.`ggml`, buf)
+            FfiConverterOptionalLong.write(value.`availableBytes`, buf)
     }
 }
 
@@ -6940,6 +7010,19 @@ public object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<List<
         FfiConverterTypeLogLevel.lower(`level`),_status)
 }
 
+
+
+        /**
+         * The machine this runs on, now.
+         */ fun `machine`(): Machine {
+            return FfiConverterTypeMachine.lift(
+    uniffiRustCall() { _status ->
+    UniffiLib.uniffi_fulcrum_ffi_fn_func_machine(
+
+        _status)
+}
+    )
+    }
 
 
 

@@ -104,7 +104,7 @@ class AnswersTest {
                 val bias = tokens.map { LogitBias(it, 1000f) }
                 val sampler =
                     SamplerSettings(temperature = 50f, topK = tokens.size, topP = 1f, minP = 0f, logitBias = bias, seed = 3u)
-                val options = GenerationOptions(sampler = sampler, maxTokens = 1500)
+                val options = GenerationOptions(sampler = sampler, maxTokens = 400)
                 model.session { session ->
                     val pieces = session.streamResponse("$text?", options).text().toList()
                     val said = pieces.joinToString("")

@@ -121,6 +121,7 @@ class ErrorsTest {
     fun `a file that llama cpp refuses`() =
         runTest {
             val options = ModelOptions(executor = ExecutorChoice.LLAMA_CPP)
-            failing<FulcrumException.Backend> { Model.load(changed("llama", "plamo"), options) }
+            val path = changed("llama", "plamo")
+            assertEquals(path, failing<FulcrumException.InvalidModel> { Model.load(path, options) }.path)
         }
 }

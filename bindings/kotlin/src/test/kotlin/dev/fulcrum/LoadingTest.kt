@@ -48,6 +48,15 @@ class LoadingTest {
     }
 
     @Test
+    fun `the packaged library is for any CPU`() {
+        val machine = machine()
+        assertTrue(machine.threads >= 1 && machine.kernels.isNotEmpty() && machine.availableBytes!! > 0, "$machine")
+        // What every CPU of the kind has (ADR 0012), and nothing else.
+        val everywhere = setOf("SSE3", "SSSE3", "NEON", "ARM_FMA", "LLAMAFILE", "REPACK", "ACCELERATE")
+        assertEquals(emptySet<String>(), machine.ggml.toSet() - everywhere)
+    }
+
+    @Test
     fun `a template tells the model of tools`() =
         runTest {
             val template = "{% for t in tools %}{{ t.function.name }}:{{ t.function.parameters | tojson }};{% endfor %}"
