@@ -23,6 +23,9 @@ pub(crate) struct ModelArgs {
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
     executor: Option<ExecutorName>,
+    /// GGUF file of a smaller model of the same vocabulary that guesses ahead: the same text, sooner
+    #[arg(short, long, value_name = "FILE")]
+    draft: Option<PathBuf>,
     /// Whose kernels multiply in the staged executor: auto (Fulcrum's for the formats they know), own (only Fulcrum's, or an
     /// error) or ggml [default: auto]
     #[arg(long, value_name = "NAME")]
@@ -39,6 +42,7 @@ impl ModelArgs {
             context_length: self.ctx.map(Into::into),
             threads: self.threads.map(Into::into),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            draft_model: self.draft.clone(),
             kernels: self.kernels.unwrap_or_default(),
             tokenizer: self.tokenizer.clone(),
             ..ModelOptions::default()

@@ -76,8 +76,11 @@ impl Generation<'_> {
     pub fn run(mut self, prompt: &[Token]) -> Result<Generated> {
         let mut projector = Projector::new(self.ledger.shape().n_vocab, self.speculation.learns());
         let mut text = self.prefill(prompt, &mut projector)?;
+        self.emit()?;
+        if text.ended.is_none() {
+            self.let_model_read()?;
+        }
         let finish_reason = loop {
-            self.emit()?;
             if let Some(reason) = text.ended {
                 break reason;
             }
@@ -85,6 +88,7 @@ impl Generation<'_> {
                 break FinishReason::ContextFull;
             }
             self.step(&mut text, &mut projector)?;
+            self.emit()?;
         };
         self.output.finish(finish_reason)
     }

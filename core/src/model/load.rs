@@ -21,18 +21,31 @@ use crate::kernels::threads::ThreadPool;
 use crate::tokenizer::{TokenizerJson, Vocabulary};
 
 impl Model {
-    /// Loads the GGUF file at `path`; of a split model, any of its files.
+    /// Loads the GGUF file at `path`; of a split model, any of its files. With it the draft model, if the options name one.
     ///
     /// # Errors
     ///
     /// `File` or `InvalidModel` if the file cannot be read or is damaged, `UnsupportedModel` if the chosen executor cannot run it,
     /// `Tokenizer` or `Template` if its text side is unusable, `InvalidOption`, `OutOfMemory`, or `Cancelled`.
+    /// `InvalidOption` also for a draft model of another vocabulary.
     pub fn load(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self> {
-        let file = ModelFile::open(path.as_ref())?;
+        // One pool for both models, which run in turns: two would spin against each other.
+        let threads = Arc::new(ThreadPool::new(&thread_options(&options))?);
+        let own = ModelOptions { progress: None, chat_template: None, tokenizer: None, ..options.clone() };
+        let draft = options.draft_model.as_ref().map(|draft| Self::load_file(draft, &own, &threads)).transpose()?;
+        let model = Self::load_file(path.as_ref(), &options, &threads)?;
+        match draft {
+            Some(draft) => model.with_draft(&draft),
+            None => Ok(model),
+        }
+    }
+
+    fn load_file(path: &Path, options: &ModelOptions, threads: &Arc<ThreadPool>) -> Result<Self> {
+        let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
         let (route, reason) = file.route(&gguf, options.executor)?;
-        let mut info = describe(&gguf, &options);
+        let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
         check_available("the model's weights", info.weight_bytes)?;
         info.executor_reason = reason;
@@ -40,8 +53,8 @@ impl Model {
         let tokenizer = options.tokenizer.as_deref().map(|path| tokenizer(path, &gguf)).transpose()?;
         let (weights, vocabulary) = match route {
             Route::Staged(architecture) => {
-                let settings = staged_options(&options)?;
-                let mut progress = |share| tell(&options, share);
+                let settings = staged_options(options, threads);
+                let mut progress = |share| tell(options, share);
                 let parts = file.parts();
                 let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
@@ -57,8 +70,8 @@ impl Model {
                 return Err(ErrorKind::InvalidOption { option: "kernels", reason }.into());
             }
             Route::LlamaCpp => {
-                let settings = llama_options(&options);
-                let mut progress = |share| tell(&options, share);
+                let settings = llama_options(options);
+                let mut progress = |share| tell(options, share);
                 let weights = LlamaWeights::load(file.first(), settings, &options.cancel, &mut progress)?;
                 let vocabulary = match tokenizer {
                     Some(tokenizer) => tokenizer,
@@ -68,7 +81,7 @@ impl Model {
                 (weights, vocabulary)
             }
         };
-        let template = template(&gguf, &options, &*vocabulary)?;
+        let template = template(&gguf, options, &*vocabulary)?;
         Ok(Self::from_parts(weights, vocabulary, template, info))
     }
 }
@@ -95,14 +108,14 @@ fn thread_options(options: &ModelOptions) -> ThreadOptions {
     }
 }
 
-fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
-    Ok(StagedOptions {
-        threads: Arc::new(ThreadPool::new(&thread_options(options))?),
+fn staged_options(options: &ModelOptions, threads: &Arc<ThreadPool>) -> StagedOptions {
+    StagedOptions {
+        threads: Arc::clone(threads),
         kv_type: options.kv_type,
         max_rows: options.batch_size,
         kernels: options.kernels,
         stage_layers: usize::MAX,
-    })
+    }
 }
 
 fn llama_options(options: &ModelOptions) -> LlamaOptions {

@@ -34,6 +34,9 @@ pub struct ModelOptions {
     pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
+    /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
+    /// sooner. It is loaded with these settings too, and its threads are the model's.
+    pub draft_model: Option<PathBuf>,
     /// A `tokenizer.json` that turns text into tokens, instead of the vocabulary in the file.
     pub tokenizer: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
@@ -75,6 +78,7 @@ impl Default for ModelOptions {
             kv_type: KvType::default(),
             kernels: Kernels::default(),
             batch_size: 512,
+            draft_model: None,
             tokenizer: None,
             chat_template: None,
             progress: None,
@@ -94,6 +98,7 @@ impl fmt::Debug for ModelOptions {
             .field("kv_type", &self.kv_type)
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
+            .field("draft_model", &self.draft_model)
             .field("tokenizer", &self.tokenizer)
             .finish_non_exhaustive()
     }

@@ -129,6 +129,7 @@ impl Answerer {
         if result.is_err() {
             self.speculation.roll_back();
         }
+        *self.parts.experience.lock() = self.speculation.experience();
         if result.is_ok() || ledger.roll_back(start).is_ok() {
             self.ledger = Some(ledger);
         }
