@@ -77,9 +77,7 @@ impl Generation<'_> {
         let mut projector = Projector::new(self.ledger.shape().n_vocab, self.speculation.learns());
         let mut text = self.prefill(prompt, &mut projector)?;
         self.emit()?;
-        if text.ended.is_none() {
-            self.let_model_read()?;
-        }
+        self.read(&text, &projector)?;
         let finish_reason = loop {
             if let Some(reason) = text.ended {
                 break reason;
