@@ -86,6 +86,16 @@ impl NativeSession {
         Ok(self.0.add_context(&text)?)
     }
 
+    /// Writes what the session can draft from to the file at `path`.
+    pub fn save_drafts(&self, path: String) -> Result<()> {
+        Ok(self.0.save_drafts(path)?)
+    }
+
+    /// Drafts from what another session saved, too.
+    pub fn load_drafts(&self, path: String) -> Result<()> {
+        Ok(self.0.load_drafts(path)?)
+    }
+
     /// Cancels the answer that is being generated, if there is one.
     pub fn cancel(&self) {
         self.0.cancel();

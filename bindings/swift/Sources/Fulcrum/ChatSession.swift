@@ -52,6 +52,18 @@ public actor ChatSession {
         try translated { try native.addContext(text: text) }
     }
 
+    /// Writes what answers are drafted from to the file at `path`, for ``loadDrafts(path:)`` in a later session. The file holds text
+    /// of the conversation, token by token: it is as private. At most 13 MB. Fails while an answer is given.
+    public nonisolated func saveDrafts(path: String) async throws {
+        try await blocking(cancel: {}, { [native] in try native.saveDrafts(path: path) })
+    }
+
+    /// Lets answers be drafted from what a session of a model with the same vocabulary saved, too; no answer changes with it. A file
+    /// that is damaged or something else is `invalidOption`: an app may well go on without it.
+    public nonisolated func loadDrafts(path: String) async throws {
+        try await blocking(cancel: {}, { [native] in try native.loadDrafts(path: path) })
+    }
+
     /// Cancels the answer that is being generated, if there is one; iterating it throws ``FulcrumError/cancelled(detail:)``.
     public nonisolated func cancel() {
         native.cancel()

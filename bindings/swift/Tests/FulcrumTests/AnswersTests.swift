@@ -1,3 +1,4 @@
+import Foundation
 import XCTest
 
 @testable import Fulcrum
@@ -108,6 +109,21 @@ final class AnswersTests: XCTestCase {
         try session.reset()
         let limited = try await session.response(to: "Hello!", options: Pocket.short(1))
         XCTAssertEqual(limited.finishReason, .maxTokens)
+    }
+
+    func testWhatIsDraftedFromCanBeKept() async throws {
+        let model = try await Pocket.model
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let options = GenerationOptions(maxTokens: 32, drafting: .chain(n: 4))
+        let teacher = try model.session()
+        let first = try await teacher.respond(to: "Hello!", options: options)
+        try await teacher.saveDrafts(path: file.path)
+        let session = try model.session()
+        try await session.loadDrafts(path: file.path)
+        let again = try await session.response(to: "Hello!", options: options)
+        XCTAssertEqual(again.text, first)
+        XCTAssertGreaterThan(again.metrics.accepted, 0, "nothing was drafted from what was kept")
     }
 
     func testDraftingChangesTheSpeedOfAnAnswerAndNotItsText() async throws {

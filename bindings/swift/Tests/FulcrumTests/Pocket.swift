@@ -7,7 +7,8 @@ import XCTest
 enum Pocket {
     static let path = setting("FULCRUM_MODEL")
 
-    private static let loading = Task { try await Model.load(path: path) }
+    /// On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do.
+    private static let loading = Task { try await Model.load(path: path, options: ModelOptions(threads: 1)) }
 
     static var model: Model {
         get async throws { try await loading.value }

@@ -1446,6 +1446,11 @@ public protocol NativeSessionProtocol: AnyObject, Sendable {
     func history()  -> [Message]
 
     /**
+     * Drafts from what another session saved, too.
+     */
+    func loadDrafts(path: String) throws
+
+    /**
      * The figures of all generations so far.
      */
     func metrics()  -> SessionMetrics
@@ -1459,6 +1464,11 @@ public protocol NativeSessionProtocol: AnyObject, Sendable {
      * Replaces the conversation.
      */
     func restoreHistory(history: [Message]) throws
+
+    /**
+     * Writes what the session can draft from to the file at `path`.
+     */
+    func saveDrafts(path: String) throws
 
     /**
      * Replaces the system prompt.
@@ -1598,6 +1608,18 @@ open func history() -> [Message]  {
 }
 
     /**
+     * Drafts from what another session saved, too.
+     */
+open func loadDrafts(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+        uniffiCallStatus in
+    uniffi_fulcrum_ffi_fn_method_nativesession_load_drafts(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(path),uniffiCallStatus
+    )
+}
+}
+
+    /**
      * The figures of all generations so far.
      */
 open func metrics() -> SessionMetrics  {
@@ -1628,6 +1650,18 @@ open func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiC
     uniffi_fulcrum_ffi_fn_method_nativesession_restore_history(
             self.uniffiCloneHandle(),
         FfiConverterSequenceTypeMessage.lower(history),uniffiCallStatus
+    )
+}
+}
+
+    /**
+     * Writes what the session can draft from to the file at `path`.
+     */
+open func saveDrafts(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+        uniffiCallStatus in
+    uniffi_fulcrum_ffi_fn_method_nativesession_save_drafts(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(path),uniffiCallStatus
     )
 }
 }
@@ -5878,6 +5912,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_history() != 56031) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_load_drafts() != 33287) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_metrics() != 10288) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -5885,6 +5922,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history() != 63948) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_fulcrum_ffi_checksum_method_nativesession_save_drafts() != 20195) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt() != 26668) {

@@ -751,11 +751,15 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativesession_history(
     ): Int
+    external fun uniffi_fulcrum_ffi_checksum_method_nativesession_load_drafts(
+    ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativesession_metrics(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativesession_reset(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history(
+    ): Int
+    external fun uniffi_fulcrum_ffi_checksum_method_nativesession_save_drafts(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt(
     ): Int
@@ -853,11 +857,15 @@ internal object UniffiLib {
     ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativesession_history(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
+    external fun uniffi_fulcrum_ffi_fn_method_nativesession_load_drafts(`ptr`: Long,`path`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
+    ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativesession_metrics(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
     external fun uniffi_fulcrum_ffi_fn_method_nativesession_reset(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativesession_restore_history(`ptr`: Long,`history`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
+    ): Unit
+    external fun uniffi_fulcrum_ffi_fn_method_nativesession_save_drafts(`ptr`: Long,`path`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativesession_set_system_prompt(`ptr`: Long,`systemPrompt`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
@@ -1048,6 +1056,9 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_history() and 0xFFFF) != 56031) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_load_drafts() and 0xFFFF) != 33287) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_metrics() and 0xFFFF) != 10288) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
@@ -1055,6 +1066,9 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_restore_history() and 0xFFFF) != 63948) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_save_drafts() and 0xFFFF) != 20195) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativesession_set_system_prompt() and 0xFFFF) != 26668) {
@@ -2889,6 +2903,11 @@ public interface NativeSessionInterface {
     fun `history`(): List<Message>
 
     /**
+     * Drafts from what another session saved, too.
+     */
+    fun `loadDrafts`(`path`: kotlin.String)
+
+    /**
      * The figures of all generations so far.
      */
     fun `metrics`(): SessionMetrics
@@ -2902,6 +2921,11 @@ public interface NativeSessionInterface {
      * Replaces the conversation.
      */
     fun `restoreHistory`(`history`: List<Message>)
+
+    /**
+     * Writes what the session can draft from to the file at `path`.
+     */
+    fun `saveDrafts`(`path`: kotlin.String)
 
     /**
      * Replaces the system prompt.
@@ -3114,6 +3138,23 @@ open class NativeSession: Disposable, AutoCloseable, NativeSessionInterface
 
 
     /**
+     * Drafts from what another session saved, too.
+     */
+    @Throws(NativeException::class)override fun `loadDrafts`(`path`: kotlin.String)
+        =
+    callWithHandle {
+    uniffiRustCallWithError(NativeException) { _status ->
+    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativesession_load_drafts(
+        it,
+
+        FfiConverterString.lower(`path`),_status)
+}
+    }
+
+
+
+
+    /**
      * The figures of all generations so far.
      */override fun `metrics`(): SessionMetrics {
             return FfiConverterTypeSessionMetrics.lift(
@@ -3156,6 +3197,23 @@ open class NativeSession: Disposable, AutoCloseable, NativeSessionInterface
         it,
 
         FfiConverterSequenceTypeMessage.lower(`history`),_status)
+}
+    }
+
+
+
+
+    /**
+     * Writes what the session can draft from to the file at `path`.
+     */
+    @Throws(NativeException::class)override fun `saveDrafts`(`path`: kotlin.String)
+        =
+    callWithHandle {
+    uniffiRustCallWithError(NativeException) { _status ->
+    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativesession_save_drafts(
+        it,
+
+        FfiConverterString.lower(`path`),_status)
 }
     }
 

@@ -63,6 +63,18 @@ public class ChatSession internal constructor(
      */
     public fun addContext(text: String): Unit = translated { native.addContext(text) }
 
+    /**
+     * Writes what answers are drafted from to the file at [path], for [loadDrafts] in a later session. The file holds text of the
+     * conversation, token by token: it is as private. At most 13 MB. Fails while an answer is given.
+     */
+    public suspend fun saveDrafts(path: String): Unit = blocking(cancel = {}) { native.saveDrafts(path) }
+
+    /**
+     * Lets answers be drafted from what a session of a model with the same vocabulary saved, too; no answer changes with it. A file
+     * that is damaged or something else is [FulcrumException.InvalidOption]: an app may well go on without it.
+     */
+    public suspend fun loadDrafts(path: String): Unit = blocking(cancel = {}) { native.loadDrafts(path) }
+
     /** Cancels the answer that is being generated, if there is one; collecting it throws [FulcrumException.Cancelled]. */
     public fun cancel(): Unit = native.cancel()
 

@@ -8,6 +8,8 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import java.nio.file.Path
 
 class AnswersTest {
     private val model = Pocket.model
@@ -136,6 +138,24 @@ class AnswersTest {
                 assertEquals(FinishReason.MAX_TOKENS, session.response("Hello!", Pocket.short(1)).finishReason)
             }
         }
+
+    @Test
+    fun `what is drafted from can be kept`(
+        @TempDir folder: Path,
+    ) = runTest {
+        val file = folder.resolve("drafts").toString()
+        val options = Pocket.short(32).copy(drafting = Drafting.Chain(4))
+        val first =
+            model.session { session ->
+                session.respond("Hello!", options).also { session.saveDrafts(file) }
+            }
+        model.session { session ->
+            session.loadDrafts(file)
+            val again = session.response("Hello!", options)
+            assertEquals(first, again.text)
+            assertTrue(again.metrics.accepted > 0, "nothing was drafted from what was kept")
+        }
+    }
 
     @Test
     fun `drafting changes the speed of an answer and not its text`() =

@@ -1,13 +1,15 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.CancellationException
-import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.Job
+import kotlinx.coroutines.async
+import kotlinx.coroutines.currentCoroutineContext
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.test.runTest
 import org.junit.jupiter.api.Assertions.assertEquals
-import org.junit.jupiter.api.Assertions.assertNotNull
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.assertThrows
 import java.util.concurrent.ConcurrentLinkedQueue
 
 class LoadingTest {
@@ -31,12 +33,27 @@ class LoadingTest {
     @Test
     fun `loading can be cancelled`() =
         runTest {
-            val stopped = Model.loading(Pocket.path).first()
-            assertNotNull(stopped)
-            if (stopped is Loading.Ready) stopped.model.close()
-            val failure =
-                runCatching { Model.load(Pocket.path, onProgress = { throw CancellationException("enough") }).close() }
-            assertTrue(failure.isSuccess, "a listener's exception is the listener's: ${failure.exceptionOrNull()}")
+            var loading: Job? = null
+            val outcome =
+                async {
+                    loading = currentCoroutineContext()[Job]
+                    Model.load(Pocket.path, onProgress = { loading?.cancel() }).close()
+                }
+            assertThrows<CancellationException> { outcome.await() }
+        }
+
+    @Test
+    fun `what a listener throws is the listener's own`() =
+        runTest {
+            val uncaught = ConcurrentLinkedQueue<Throwable>()
+            val before = Thread.getDefaultUncaughtExceptionHandler()
+            Thread.setDefaultUncaughtExceptionHandler { _, error -> uncaught.add(error) }
+            try {
+                Model.load(Pocket.path, onProgress = { error("no time") }).close()
+            } finally {
+                Thread.setDefaultUncaughtExceptionHandler(before)
+            }
+            assertTrue(uncaught.isNotEmpty() && uncaught.all { it.message == "no time" })
         }
 
     @Test

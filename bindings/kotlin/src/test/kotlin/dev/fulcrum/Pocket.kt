@@ -7,7 +7,8 @@ import java.io.File
 internal object Pocket {
     val path: String = setting("fulcrum.model")
 
-    val model: Model by lazy { runBlocking { Model.load(path) } }
+    /** On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do. */
+    val model: Model by lazy { runBlocking { Model.load(path, ModelOptions(threads = 1)) } }
 
     /** Reads that the model never ends its turn: for answers that go on until somebody stops them. */
     val endless: GenerationOptions by lazy {
