@@ -152,11 +152,30 @@ MESSAGES = {
 
 CODE_KINDS = "door alarm gate locker garage safe".split()
 
-# How an entry names its subject and its one detail.
-ENTRY_LAYOUTS = {
-    TRAIN: [bullet + between for bullet in (" - {a}", " * {a}", " > {a}", " {a}") for between in (": {b}", " | {b}", ", {b}", " = {b}", "; {b}", " - {b}", " -> {b}", " ~ {b}", " ({b})", " [{b}]", " \\ {b}", " :: {b}", " has {b}", " is {b}")],
-    HELD: [" + {a}: {b}", " + {a} / {b}"],
-}
+# How an entry names its subject and its one detail. In training the marks around them are drawn from thousands of combinations, so
+# that quoting an entry means copying what stands there; with a few fixed ones, an unseen mark was answered with a familiar one.
+ENTRY_LAYOUTS = {HELD: [" + {a}: {b}", " + {a} / {b}"]}
+ENTRY_WORDS = ["{a}: {b}", "{a}, {b}", "{a} has {b}", "{a} is {b}", "{a} ({b})", "{a} [{b}]", "{a} - {b}", "{a} with {b}"]
+BULLETS = ["-", "*", ">", "#", "~", "=", "o", "--", "=>", "+", ".", "x"]
+MARKS = list("|=~;,-<>*#@^&%!?\\/_:+.") + ["->", "::", "=>", "--", "//", "<-", "..", "==", "||", "to", "at", "as", "and", "is", "for"]
+
+
+def entry_layout(writer: "Writer") -> str:
+    """A layout with `{a}` and `{b}`; never one that is held out."""
+    if writer.templates == HELD:
+        return writer.pick(ENTRY_LAYOUTS[HELD])
+    rng = writer.entities.rng
+    bullet = "" if rng.random() < 0.25 else rng.choice(BULLETS) + " "
+    if rng.random() < 0.25:
+        body = rng.choice(ENTRY_WORDS)
+    else:
+        between = "".join(rng.choice(MARKS) for _ in range(rng.choice((1, 1, 1, 2))))
+        before = " " if between[0].isalpha() else rng.choice((" ", " ", ""))
+        body = "{a}" + before + between + " {b}"
+    layout = f" {bullet}{body}"
+    return entry_layout(writer) if layout in ENTRY_LAYOUTS[HELD] else layout
+
+
 OPENERS = ["Hey, ", "Quick question: ", "I forgot. ", "One question. ", "Tell me, ", "Hi! ", "Sorry, "]
 
 
@@ -187,7 +206,7 @@ def entries(writer: Writer, section: Section, lists: list[tuple[str, str, list[t
     """Lists of entries, each list giving one detail: (heading, kind of question, (subject, detail) pairs)."""
     texts = []
     for heading, kind, pairs in lists:
-        layout = writer.pick(ENTRY_LAYOUTS[writer.templates])
+        layout = entry_layout(writer)
         lines = [layout.format(a=a, b=b) for a, b in pairs]
         for (a, b), line in zip(pairs, lines):
             section.asks.append(ask(writer, kind, a, b, quote(section.kind, a, line)))

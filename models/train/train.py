@@ -111,7 +111,9 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
         teacher.load_state_dict(torch.load(folder / "target.pt", weights_only=True)["optimizer"]["masters"])
         start_from(model, teacher)
         teacher = teacher.lower_precision().requires_grad_(False)
-    if arguments.which == "target" and not (folder / "target.pt").exists():
+    if arguments.start is not None:
+        model.load_state_dict(torch.load(arguments.start, weights_only=True)["optimizer"]["masters"])
+    elif arguments.which == "target" and not (folder / "target.pt").exists():
         model.load_state_dict(torch.load(folder / "warm.pt", weights_only=True)["optimizer"]["masters"])
         induction.seed(model)
     optimizer = Optimizer(model, other_lr=0.003 if teacher is None else 0.002)
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--dialogues", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=24_000_000)
     parser.add_argument("--workers", type=int, default=2, help="processes; a divisor of 2")
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights to begin with, for a further run")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
