@@ -120,6 +120,11 @@ pub(crate) mod tests {
 
     /// A conversation with a fake that answers a message with itself in capitals.
     pub(crate) fn echo(options: SessionOptions) -> Conversation {
+        Conversation::new(ChatSession::new(echo_parts(), options).unwrap(), Interrupt::default())
+    }
+
+    /// That fake.
+    pub(crate) fn echo_parts() -> ModelParts {
         let vocabulary = ByteVocabulary::new();
         let marker = vocabulary.tokens("<|im_start|>assistant\n");
         let question = vocabulary.tokens("<|im_start|>user\n");
@@ -129,13 +134,8 @@ pub(crate) mod tests {
             message.map(|&token| if (97..=122).contains(&token) { token - 32 } else { token }).collect()
         };
         let rule = Rule::replying(vocabulary.n_tokens(), &marker, ByteVocabulary::END, reply);
-        let parts = ModelParts {
-            weights: Script::new(rule).weights(),
-            vocabulary: Arc::new(vocabulary),
-            template: Arc::new(ChatTemplate::new(None, "", "").unwrap()),
-            context_length: 256,
-        };
-        Conversation::new(ChatSession::new(parts, options).unwrap(), Interrupt::default())
+        let template = Arc::new(ChatTemplate::new(None, "", "").unwrap());
+        ModelParts::new(Script::new(rule).weights(), Arc::new(vocabulary), template, 256)
     }
 
     /// What a line makes the chat write.

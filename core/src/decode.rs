@@ -76,8 +76,9 @@ impl Generation<'_> {
     pub fn run(mut self, prompt: &[Token]) -> Result<Generated> {
         let mut projector = Projector::new(self.ledger.shape().n_vocab, self.speculation.learns());
         let mut text = self.prefill(prompt, &mut projector)?;
+        self.emit()?;
+        self.read(&text, &projector)?;
         let finish_reason = loop {
-            self.emit()?;
             if let Some(reason) = text.ended {
                 break reason;
             }
@@ -85,6 +86,7 @@ impl Generation<'_> {
                 break FinishReason::ContextFull;
             }
             self.step(&mut text, &mut projector)?;
+            self.emit()?;
         };
         self.output.finish(finish_reason)
     }

@@ -8,55 +8,81 @@ use std::sync::Arc;
 use super::file::Route;
 use super::{Model, ModelFile, ModelInfo, ModelOptions};
 use crate::chat::ChatTemplate;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::executor::Weights;
 use crate::executor::llama::{LlamaOptions, LlamaWeights};
 use crate::executor::memory::check_available;
-use crate::executor::options::{ThreadOptions, check_sizes};
+use crate::executor::options::{Kernels, ThreadOptions, check_sizes};
 use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights};
 use crate::gguf::Gguf;
 use crate::gguf::validate::validate;
 use crate::kernels::LlamaVocabulary;
 use crate::kernels::threads::ThreadPool;
-use crate::tokenizer::Vocabulary;
+use crate::tokenizer::{TokenizerJson, Vocabulary};
 
 impl Model {
-    /// Loads the GGUF file at `path`; of a split model, any of its files.
+    /// Loads the GGUF file at `path`; of a split model, any of its files. With it the draft model, if the options name one.
     ///
     /// # Errors
     ///
     /// `File` or `InvalidModel` if the file cannot be read or is damaged, `UnsupportedModel` if the chosen executor cannot run it,
     /// `Tokenizer` or `Template` if its text side is unusable, `InvalidOption`, `OutOfMemory`, or `Cancelled`.
+    /// `InvalidOption` also for a draft model of another vocabulary.
     pub fn load(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self> {
-        let file = ModelFile::open(path.as_ref())?;
+        // One pool for both models, which run in turns: two would spin against each other.
+        let threads = Arc::new(ThreadPool::new(&thread_options(&options))?);
+        let own = ModelOptions { progress: None, chat_template: None, tokenizer: None, ..options.clone() };
+        let draft = options.draft_model.as_ref().map(|draft| Self::load_file(draft, &own, &threads)).transpose()?;
+        let model = Self::load_file(path.as_ref(), &options, &threads)?;
+        match draft {
+            Some(draft) => model.with_draft(&draft),
+            None => Ok(model),
+        }
+    }
+
+    fn load_file(path: &Path, options: &ModelOptions, threads: &Arc<ThreadPool>) -> Result<Self> {
+        let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
         let (route, reason) = file.route(&gguf, options.executor)?;
-        let mut info = describe(&gguf, &options);
+        let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
         check_available("the model's weights", info.weight_bytes)?;
         info.executor_reason = reason;
         info.executor = route.name().to_owned();
+        let tokenizer = options.tokenizer.as_deref().map(|path| tokenizer(path, &gguf)).transpose()?;
         let (weights, vocabulary) = match route {
             Route::Staged(architecture) => {
-                let settings = staged_options(&options)?;
-                let mut progress = |share| tell(&options, share);
+                let settings = staged_options(options, threads);
+                let mut progress = |share| tell(options, share);
                 let parts = file.parts();
                 let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
-                (weights, LlamaVocabulary::load(file.first())?)
+                let vocabulary = match tokenizer {
+                    Some(tokenizer) => tokenizer,
+                    None => Arc::new(LlamaVocabulary::load(file.first())?),
+                };
+                (weights, vocabulary)
+            }
+            Route::LlamaCpp if options.kernels == Kernels::Own => {
+                let reason =
+                    format!("`own` needs the staged executor, and llama.cpp runs this model: {}", info.executor_reason);
+                return Err(ErrorKind::InvalidOption { option: "kernels", reason }.into());
             }
             Route::LlamaCpp => {
-                let settings = llama_options(&options);
-                let mut progress = |share| tell(&options, share);
+                let settings = llama_options(options);
+                let mut progress = |share| tell(options, share);
                 let weights = LlamaWeights::load(file.first(), settings, &options.cancel, &mut progress)?;
-                let vocabulary = weights.vocabulary()?;
+                let vocabulary = match tokenizer {
+                    Some(tokenizer) => tokenizer,
+                    None => Arc::new(weights.vocabulary()?),
+                };
                 let weights: Arc<dyn Weights> = Arc::new(weights);
                 (weights, vocabulary)
             }
         };
-        let template = template(&gguf, &options, &vocabulary)?;
-        Ok(Self::from_parts(weights, Arc::new(vocabulary), template, info))
+        let template = template(&gguf, options, &*vocabulary)?;
+        Ok(Self::from_parts(weights, vocabulary, template, info))
     }
 }
 
@@ -82,14 +108,14 @@ fn thread_options(options: &ModelOptions) -> ThreadOptions {
     }
 }
 
-fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
-    Ok(StagedOptions {
-        threads: Arc::new(ThreadPool::new(&thread_options(options))?),
+fn staged_options(options: &ModelOptions, threads: &Arc<ThreadPool>) -> StagedOptions {
+    StagedOptions {
+        threads: Arc::clone(threads),
         kv_type: options.kv_type,
         max_rows: options.batch_size,
         kernels: options.kernels,
         stage_layers: usize::MAX,
-    })
+    }
 }
 
 fn llama_options(options: &ModelOptions) -> LlamaOptions {
@@ -124,6 +150,31 @@ fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {
         architecture,
         ..ModelInfo::default()
     }
+}
+
+/// The vocabulary of a `tokenizer.json`, with what the model's file says about the ends of a text.
+fn tokenizer(path: &Path, gguf: &Gguf<'_>) -> Result<Arc<dyn Vocabulary>> {
+    let mut vocabulary = TokenizerJson::load(path)?;
+    let embedded = gguf.tensor("token_embd.weight").map_or(0, |t| t.shape.n_rows());
+    // Matrices are often padded to more rows than there are tokens.
+    if vocabulary.n_tokens() as u64 > embedded {
+        let reason = format!(
+            "{} has {} tokens and the model {embedded}; pass the tokenizer.json that belongs to the model",
+            path.display(),
+            vocabulary.n_tokens()
+        );
+        return Err(ErrorKind::Tokenizer { reason }.into());
+    }
+    let token = |key: &str| gguf.find::<u32>(&format!("tokenizer.ggml.{key}_token_id")).ok().flatten();
+    if gguf.find::<bool>("tokenizer.ggml.add_bos_token").ok().flatten() == Some(false) {
+        vocabulary = vocabulary.with_bos(None);
+    } else if let Some(bos) = token("bos") {
+        vocabulary = vocabulary.with_bos(Some(bos));
+    }
+    for end in ["eot", "eos"].into_iter().filter_map(token) {
+        vocabulary = vocabulary.with_eos(end);
+    }
+    Ok(Arc::new(vocabulary))
 }
 
 fn template(gguf: &Gguf<'_>, options: &ModelOptions, vocabulary: &dyn Vocabulary) -> Result<ChatTemplate> {

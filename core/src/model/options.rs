@@ -1,6 +1,7 @@
 //! How a model is to be loaded and run.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
-use crate::executor::options::{Kernels, KvType, ThreadPriority};
+use crate::executor::options::{Kernels, KvType, ThreadOptions, ThreadPriority};
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
@@ -33,6 +34,11 @@ pub struct ModelOptions {
     pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
+    /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
+    /// sooner. It is loaded with these settings too, and its threads are the model's.
+    pub draft_model: Option<PathBuf>,
+    /// A `tokenizer.json` that turns text into tokens, instead of the vocabulary in the file.
+    pub tokenizer: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
     pub chat_template: Option<String>,
     /// Told how loading goes on.
@@ -57,6 +63,11 @@ pub enum ExecutorChoice {
 }
 
 impl ModelOptions {
+    /// The threads that compute where the options name no number: one per performance core.
+    pub fn default_threads() -> usize {
+        ThreadOptions::default().n_threads
+    }
+
     /// Tokens of context by default, at most: a cache for all that many models were trained with would not fit a phone.
     pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
 }
@@ -72,6 +83,8 @@ impl Default for ModelOptions {
             kv_type: KvType::default(),
             kernels: Kernels::default(),
             batch_size: 512,
+            draft_model: None,
+            tokenizer: None,
             chat_template: None,
             progress: None,
             cancel: Cancel::new(),
@@ -90,6 +103,8 @@ impl fmt::Debug for ModelOptions {
             .field("kv_type", &self.kv_type)
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
+            .field("draft_model", &self.draft_model)
+            .field("tokenizer", &self.tokenizer)
             .finish_non_exhaustive()
     }
 }

@@ -4,23 +4,24 @@
 //! the executor is given up and the next turn gets a new one: no error outlives its turn.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::ModelParts;
 use super::conversation::{Fitted, Room};
 use super::core::{Shared, Worker};
 use super::options::{ContextOverflow, Response};
+use super::prompt::Prompter;
 use super::turn::Turn;
 use crate::chat::Message;
 use crate::decode::{Generated, Generation, Ledger, Output};
+use crate::draft::store::SavedDrafts;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::{GenerationEnd, GenerationMetrics, peak_rss_bytes};
 use crate::sampling::Sampler;
 use crate::speculation::{Drafting, Speculation};
 use crate::stop::StopStrings;
 use crate::token::Token;
-use crate::tokenizer::Encoding;
 
 /// What the worker is asked to do, one after another.
 pub(super) enum Job {
@@ -28,6 +29,12 @@ pub(super) enum Job {
     Answer(OwedTurn, Box<Request>),
     /// Draft from this text too, from the next turn on.
     Context(Vec<Token>),
+    /// Forget the conversation's text.
+    Forget,
+    /// Hand over what is stored to draft from.
+    Save(Sender<SavedDrafts>),
+    /// Draft from what another session saved.
+    Restore(Box<SavedDrafts>),
 }
 
 /// A turn that the worker owes an end. However the job goes away, the turn gets one: also if the worker panics, or has
@@ -85,6 +92,10 @@ impl Answerer {
             match job {
                 Job::Answer(turn, request) => turn.0.end(self.answer(&turn.0, *request)),
                 Job::Context(tokens) => self.speculation.add_context(&tokens),
+                Job::Forget => self.speculation.forget(),
+                // Nobody waits for it any more if it cannot be sent.
+                Job::Save(to) => drop(to.send(self.speculation.saved())),
+                Job::Restore(saved) => self.speculation.restore(&saved),
             }
         }
     }
@@ -129,6 +140,7 @@ impl Answerer {
         if result.is_err() {
             self.speculation.roll_back();
         }
+        *self.parts.experience.lock() = self.speculation.experience();
         if result.is_ok() || ledger.roll_back(start).is_ok() {
             self.ledger = Some(ledger);
         }
@@ -136,28 +148,16 @@ impl Answerer {
     }
 
     fn prompt(&self, request: &Request) -> Result<Fitted> {
+        let prompter = Prompter { template: &self.parts.template, vocabulary: &*self.parts.vocabulary };
         match &request.prompt {
-            Prompt::Text(text) => Ok(Fitted { tokens: self.encode(text)?, dropped: 0 }),
+            Prompt::Text(text) => Ok(Fitted { tokens: prompter.trusted(text)?, dropped: 0 }),
             Prompt::Messages(new) => {
                 let conversation = self.shared.conversation();
                 let room = Room { capacity: self.capacity, max_tokens: request.max_tokens };
-                conversation.fit(new, self.overflow, room, |messages| {
-                    self.encode(&self.parts.template.render(messages, &conversation.tools, true)?)
-                })
+                conversation
+                    .fit(new, self.overflow, room, |messages| prompter.conversation(messages, &conversation.tools))
             }
         }
-    }
-
-    /// The tokens of a prompt. A template may write the begin-of-sequence token itself; there is one all the same.
-    fn encode(&self, text: &str) -> Result<Vec<Token>> {
-        let vocabulary = &self.parts.vocabulary;
-        let mut tokens = vocabulary.encode(text, Encoding { add_bos: true, parse_special: true })?;
-        if let (Some(bos), [first, second, ..]) = (vocabulary.bos(), &tokens[..])
-            && (*first, *second) == (bos, bos)
-        {
-            tokens.remove(0);
-        }
-        Ok(tokens)
     }
 
     fn decode(

@@ -45,7 +45,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "tokenizer",
         ],
     ),
-    (3, &["executor::llama", "executor::staged", "kernels", "placement::probe", "residency::stream"]),
+    (3, &["executor::llama", "executor::staged", "kernels", "placement::probe", "residency::stream", "small_file"]),
     (4, &["decode", "session"]),
     (5, &["model"]),
 ];

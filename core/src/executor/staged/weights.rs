@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::StagedExecutor;
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
 use crate::cancel::Cancel;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::options::{Kernels, KvType};
 use crate::executor::{Executor, Weights};
 use crate::gguf::{Gguf, TensorInfo, TensorType};
@@ -124,8 +124,13 @@ impl StagedModel {
             Some(output) => output,
             None => loader.tied_output(globals[GlobalTensor::TokenEmbedding as usize])?,
         };
+        let own = options.kernels == Kernels::Own;
         let (store, machine) = (loader.store.build(), Machine::new(device, Arc::clone(&options.threads))?);
-        Ok(Arc::new(Self { arch, options, layers, globals, output, isa, store, machine: Mutex::new(machine) }))
+        let model = Self { arch, options, layers, globals, output, isa, store, machine: Mutex::new(machine) };
+        if own && !model.attends() {
+            return Err(no_kernel(&format!("attention with heads of {} numbers", model.arch.head_dim)));
+        }
+        Ok(Arc::new(model))
     }
 
     pub(super) fn arch(&self) -> &Architecture {
@@ -264,6 +269,9 @@ impl<'a> Loader<'a> {
             self.mappings[info.file].release(info.offset, info.size);
             return Ok(Weight::Packed(id));
         }
+        if self.kernels == Kernels::Own {
+            return Err(no_kernel(&format!("`{}` is {} {:?}", info.name, info.ty.name(), info.shape.dims())));
+        }
         let (element, dims) = (info.ty.code(), info.shape.dims());
         let Some(layout) = self.device.preferred_layout(element, dims) else {
             return self.plain(info).map(Weight::Ggml);
@@ -301,4 +309,10 @@ impl<'a> Loader<'a> {
         let range = |at: u64| usize::try_from(at).expect("a mapped file fits the address space");
         &self.mappings[info.file].bytes()[range(info.offset)..range(info.end())]
     }
+}
+
+/// What is refused when only our kernels may run.
+fn no_kernel(what: &str) -> Error {
+    let reason = format!("`own` has no kernel for this: {what}; `auto` leaves it to ggml");
+    ErrorKind::InvalidOption { option: "kernels", reason }.into()
 }
