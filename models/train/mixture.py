@@ -28,7 +28,7 @@ WARM = {"w": Phase(512, 1.0, {"chat": 0.30, "rag": 0.38, "summary": 0.08, "ui": 
 MAIN = {
     "a": Phase(512, 0.02, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
     "b": Phase(512, 0.38, {"chat": 0.20, "rag": 0.50, "summary": 0.11, "ui": 0.08, "reply": 0.09, "copy": 0.02}, (60, 300)),
-    "c": Phase(2048, 0.60, {"chat": 0.22, "rag": 0.46, "summary": 0.15, "ui": 0.09, "reply": 0.08}, (60, 1500)),
+    "c": Phase(2048, 0.60, {"chat": 0.22, "rag": 0.48, "summary": 0.10, "ui": 0.08, "reply": 0.12}, (60, 1500)),
 }
 PHASES = WARM | MAIN
 
