@@ -31,9 +31,11 @@ class Tasks(unittest.TestCase):
                 self.assertTrue(all(is_held(draw()) == (split == HELD) for _ in range(200)))
 
     def test_wordings_never_cross_the_split(self):
-        tables = [*grounded.QUESTIONS.values(), *grounded.NOTES.values(), *grounded.MESSAGES.values(), *ui.GOALS.values(), grounded.ENTRY_LAYOUTS, grounded.FRAMES, summary.THREAD_KEYS, summary.NOTE_KEYS, summary.ASKS, ui.LAYOUTS, reply.INVITES, reply.EARLIER, reply.ASKS]
+        tables = [*grounded.QUESTIONS.values(), *grounded.NOTES.values(), *grounded.MESSAGES.values(), *ui.GOALS.values(), grounded.FRAMES, summary.THREAD_KEYS, summary.NOTE_KEYS, summary.ASKS, ui.LAYOUTS, reply.INVITES, reply.EARLIER, reply.ASKS]
         for table in tables:
             self.assertFalse(set(table[TRAIN]) & set(table[HELD]))
+        writer = grounded.Writer(Entities(random.Random(4), TRAIN), TRAIN)
+        self.assertFalse({grounded.entry_layout(writer) for _ in range(20_000)} & set(grounded.ENTRY_LAYOUTS[HELD]))
 
     def test_every_answer_is_copied_from_its_prompt(self):
         rng = random.Random(2)

@@ -26,7 +26,7 @@ def draw(histories: dict[str, list[dict]], step_tokens: int) -> str:
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">', f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
     for loss in (0, 1, 2, 3, 4):
         parts.append(f'<line x1="{LEFT}" y1="{y(loss):.1f}" x2="{LEFT + inner_w}" y2="{y(loss):.1f}" stroke="#ddd"/><text x="{LEFT - 8}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss}</text>')
-    for tokens in range(0, int(last) + 1, 2):
+    for tokens in range(0, int(last) + 1, max(2, round(last / 12))):
         parts.append(f'<text x="{x(tokens):.1f}" y="{TOP + inner_h + 18}" text-anchor="middle">{tokens}</text>')
     for i, (name, curve) in enumerate(curves.items()):
         every = max(1, len(curve) // 700)
@@ -45,9 +45,11 @@ def draw(histories: dict[str, list[dict]], step_tokens: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--runs", nargs="+", default=["main", "second", "third"], help="the target's runs, in order")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    histories = {n: torch.load(arguments.work / f"{n}.pt", weights_only=True)["history"] for n in COLOURS if (arguments.work / f"{n}.pt").exists()}
+    history = lambda names: [p for n in names if (arguments.work / f"{n}.pt").exists() for p in torch.load(arguments.work / f"{n}.pt", weights_only=True)["history"]]
+    histories = {"warm": history(["warm"]), "target": history(arguments.runs), "draft": history(["draft"])}
     arguments.out.write_text(draw(histories, 8192), encoding="utf-8")
 
 

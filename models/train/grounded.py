@@ -67,31 +67,31 @@ QUESTIONS = {
         HELD: ["Do you know who has the {a}?", "Who got the {a} from me?"],
     },
     "recommended": {
-        TRAIN: ["Which place did {a} recommend for {k}?", "Where should I go for {k}, says {a}?", "What does {a} recommend for {k}?", "Where did {a} say the {k} is good?"],
+        TRAIN: ["Which place did {a} recommend for {k}?", "Where should I go for {k}, says {a}?", "What does {a} recommend for {k}?", "Where did {a} say the {k} is good?", "Which place does {a} recommend for {k}?", "For {k}, which place does {a} recommend?", "Do you remember which place {a} likes for {k}?", "What is {a}'s recommendation for {k}?"],
         HELD: ["Do you know which place {a} recommends for {k}?"],
     },
     "meet": {
-        TRAIN: ["When and where does {a} want to meet?", "Where does {a} want to meet, and when?", "What time and where did {a} want to meet?", "When should I meet {a}, and where?"],
+        TRAIN: ["When and where does {a} want to meet?", "Where does {a} want to meet, and when?", "What time and where did {a} want to meet?", "When should I meet {a}, and where?", "Where and when do I meet {a}?", "What time and which place did {a} say?", "At what time do I meet {a}, and where?", "When do I see {a}, and at which place?"],
         HELD: ["At what time and where do I meet {a}?"],
     },
     "bring": {
-        TRAIN: ["What should I bring for {a}?", "What did {a} ask me to bring?", "What does {a} want me to bring?", "Which thing does {a} need from me?"],
+        TRAIN: ["What should I bring for {a}?", "What did {a} ask me to bring?", "What does {a} want me to bring?", "Which thing does {a} need from me?", "What do I bring for {a}?", "Do you remember what {a} needs?", "What am I to bring {a}?"],
         HELD: ["Do you know what {a} wants me to bring?"],
     },
     "arrival": {
-        TRAIN: ["When does {a}'s train arrive?", "What time does {a} arrive?", "When will {a} get here?", "At what time does the train of {a} arrive?"],
+        TRAIN: ["When does {a}'s train arrive?", "What time does {a} arrive?", "When will {a} get here?", "At what time does the train of {a} arrive?", "When is {a} arriving?", "Do you remember when {a} gets here?", "When does {a} arrive?"],
         HELD: ["Do you know when {a} arrives?"],
     },
     "owe": {
-        TRAIN: ["How much do I owe {a}?", "How much money does {a} want from me?", "What do I owe {a}?", "How much should I pay {a}?"],
+        TRAIN: ["How much do I owe {a}?", "How much money does {a} want from me?", "What do I owe {a}?", "How much should I pay {a}?", "Do I owe {a} money? How much?", "Do you remember how much I owe {a}?", "How much does {a} get from me?"],
         HELD: ["Do you know how much I owe {a}?"],
     },
     "said": {
-        TRAIN: ["What did {a} write?", "What does {a} say?", "What is the message from {a}?", "Read me the message from {a}.", "What does {a} want?"],
+        TRAIN: ["What did {a} write?", "What does {a} say?", "What is the message from {a}?", "Read me the message from {a}.", "What does {a} want?", "What did {a} write to me?", "What has {a} sent me?", "What has {a} told me?", "What has {a} said?", "Show me what {a} wrote.", "Has {a} written to me? What?", "What message did {a} send?", "What have I got from {a}?", "Quote {a}.", "What is new from {a}?", "Which message has {a} written?", "{a} has written to me. What?", "What does {a} write to me?"],
         HELD: ["What has {a} written to me?"],
     },
     "moved": {
-        TRAIN: ["What is {a}'s new address?", "Where did {a} move to?", "What is the new address of {a}?", "Where does {a} live now?"],
+        TRAIN: ["What is {a}'s new address?", "Where did {a} move to?", "What is the new address of {a}?", "Where does {a} live now?", "Do you have the new address of {a}?", "At which address does {a} live now?", "What address does {a} have now?"],
         HELD: ["Do you know the new address of {a}?"],
     },
 }
@@ -102,11 +102,11 @@ ANSWERS = {"contacts": "In your contacts:", "calendar": "In your calendar:", "no
 # Sentences that state a fact. {a} what is asked about, {b} the answer, {k} its kind.
 NOTES = {
     "code": {
-        TRAIN: ["The {k} code for {a} is {b}.", "For {a} the {k} code is {b}.", "Remember: {k} code for {a} is {b}.", "They changed the {k} code for {a} to {b}."],
+        TRAIN: ["The {k} code for {a} is {b}.", "For {a} the {k} code is {b}.", "Remember: {k} code for {a} is {b}.", "They changed the {k} code for {a} to {b}.", "The {k} code for {a} is now {b}.", "Note: the {k} code for {a} is {b}."],
         HELD: ["The new {k} code for {a} is now {b}.", "Note to self: the {k} code for {a} is {b}."],
     },
     "wifi": {
-        TRAIN: ["The Wi-Fi password at {a} is {b}.", "Wi-Fi at {a}: the password is {b}.", "To get online at {a} use the password {b}."],
+        TRAIN: ["The Wi-Fi password at {a} is {b}.", "Wi-Fi at {a}: the password is {b}.", "To get online at {a} use the password {b}.", "The password for the Wi-Fi at {a} is {b}.", "At {a} the Wi-Fi password is {b}.", "The Wi-Fi at {a} has the password {b}."],
         HELD: ["At {a} the password for the Wi-Fi is {b}."],
     },
     "price": {
@@ -122,41 +122,60 @@ NOTES = {
         HELD: ["Yesterday I lent the {a} to {b}."],
     },
     "recommended": {
-        TRAIN: ["For {k} {a} recommends {b}.", "The person who likes {k}, {a}, says to try {b}.", "I heard from {a} that the {k} is great at {b}."],
+        TRAIN: ["For {k} {a} recommends {b}.", "The person who likes {k}, {a}, says to try {b}.", "I heard from {a} that the {k} is great at {b}.", "If you want {k}, {a} recommends {b}.", "About {k}: {a} says {b} is the best."],
         HELD: ["When it comes to {k}, {a} recommends {b}."],
     },
 }
 
 MESSAGES = {
     "meet": {
-        TRAIN: ["Can we meet at {b}?", "Let's meet at {b}.", "See you at {b}, okay?", "I will be waiting for you at {b}."],
+        TRAIN: ["Can we meet at {b}?", "Let's meet at {b}.", "See you at {b}, okay?", "I will be waiting for you at {b}.", "Would you meet me at {b}?", "What about {b}?", "We could meet at {b}.", "Shall we meet at {b}?", "How about {b}?"],
         HELD: ["Could you meet me at {b}?", "Shall we say {b}?"],
     },
     "bring": {
-        TRAIN: ["Please bring the {b}.", "Could you bring the {b} when you come?", "Don't forget to bring the {b}.", "I need the {b}, can you bring it?"],
+        TRAIN: ["Please bring the {b}.", "Could you bring the {b} when you come?", "Don't forget to bring the {b}.", "I need the {b}, can you bring it?", "Would you bring the {b}?", "And please take the {b} with you.", "Please remember to bring the {b}.", "Would you mind taking the {b} along?"],
         HELD: ["Would you mind bringing the {b}?", "And please remember the {b}."],
     },
     "arrival": {
-        TRAIN: ["My train arrives at {b}.", "I will arrive at {b}.", "My train gets in at {b}.", "I'm on the train that arrives at {b}."],
+        TRAIN: ["My train arrives at {b}.", "I will arrive at {b}.", "My train gets in at {b}.", "I'm on the train that arrives at {b}.", "The train arrives at {b}.", "My train should be there at {b}."],
         HELD: ["The train should arrive at {b}."],
     },
     "owe": {
-        TRAIN: ["You owe me {b} for the {k}.", "I paid for the {k}, so you owe me {b}.", "Your share for the {k} is {b}.", "Please send me {b} for the {k}."],
+        TRAIN: ["You owe me {b} for the {k}.", "I paid for the {k}, so you owe me {b}.", "Your share for the {k} is {b}.", "Please send me {b} for the {k}.", "You still owe me {b} for the {k}.", "For the {k} I paid {b}, please send it.", "I am still waiting for {b} for the {k}.", "For the {k} you owe me {b}.", "For your {k} I want {b}."],
         HELD: ["For the {k} you still owe me {b}."],
     },
     "moved": {
-        TRAIN: ["My new address is {b}.", "I moved to {b}.", "We live at {b} now.", "I have a new place at {b}."],
+        TRAIN: ["My new address is {b}.", "I moved to {b}.", "We live at {b} now.", "I have a new place at {b}.", "You can now find me at {b}.", "From Monday on I live at {b}."],
         HELD: ["From now on you find me at {b}."],
     },
 }
 
 CODE_KINDS = "door alarm gate locker garage safe".split()
 
-# How an entry names its subject and its one detail.
-ENTRY_LAYOUTS = {
-    TRAIN: [bullet + between for bullet in (" - {a}", " * {a}", " > {a}", " {a}") for between in (": {b}", " | {b}", ", {b}", " = {b}", "; {b}", " - {b}", " -> {b}", " ~ {b}", " ({b})", " [{b}]", " \\ {b}", " :: {b}", " has {b}", " is {b}")],
-    HELD: [" + {a}: {b}", " + {a} / {b}"],
-}
+# How an entry names its subject and its one detail. In training the marks around them are drawn from thousands of combinations, so
+# that quoting an entry means copying what stands there; with a few fixed ones, an unseen mark was answered with a familiar one.
+ENTRY_LAYOUTS = {HELD: [" + {a}: {b}", " + {a} / {b}"]}
+ENTRY_WORDS = ["{a}: {b}", "{a}, {b}", "{a} has {b}", "{a} is {b}", "{a} ({b})", "{a} [{b}]", "{a} - {b}", "{a} with {b}"]
+BULLETS = ["-", "*", ">", "#", "~", "=", "o", "--", "=>", "+", ".", "x"]
+MARKS = list("|=~;,-<>*#@^&%!?\\/_:+.") + ["->", "::", "=>", "--", "//", "<-", "..", "==", "||", "to", "at", "as", "and", "is", "for"]
+
+
+def entry_layout(writer: "Writer") -> str:
+    """A layout with `{a}` and `{b}`; never one that is held out."""
+    if writer.templates == HELD:
+        return writer.pick(ENTRY_LAYOUTS[HELD])
+    rng = writer.entities.rng
+    bullet = "" if rng.random() < 0.25 else rng.choice(BULLETS) + " "
+    if rng.random() < 0.25:
+        body = rng.choice(ENTRY_WORDS)
+    else:
+        between = "".join(rng.choice(MARKS) for _ in range(rng.choice((1, 1, 1, 2))))
+        before = " " if between[0].isalpha() else rng.choice((" ", " ", ""))
+        body = "{a}" + before + between + " {b}"
+    layout = f" {bullet}{body}"
+    return entry_layout(writer) if layout in ENTRY_LAYOUTS[HELD] else layout
+
+
 OPENERS = ["Hey, ", "Quick question: ", "I forgot. ", "One question. ", "Tell me, ", "Hi! ", "Sorry, "]
 
 
@@ -187,7 +206,7 @@ def entries(writer: Writer, section: Section, lists: list[tuple[str, str, list[t
     """Lists of entries, each list giving one detail: (heading, kind of question, (subject, detail) pairs)."""
     texts = []
     for heading, kind, pairs in lists:
-        layout = writer.pick(ENTRY_LAYOUTS[writer.templates])
+        layout = entry_layout(writer)
         lines = [layout.format(a=a, b=b) for a, b in pairs]
         for (a, b), line in zip(pairs, lines):
             section.asks.append(ask(writer, kind, a, b, quote(section.kind, a, line)))

@@ -11,8 +11,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 models=$(dirname "$here")
 python=${PYTHON:-python3}
 warm_tokens=${WARM_TOKENS:-3000000}
-tokens=${TOKENS:-10500000}
-draft_tokens=${DRAFT_TOKENS:-9000000}
+tokens=${TOKENS:-32000000}
+second_tokens=${SECOND_TOKENS:-3600000}
+third_tokens=${THIRD_TOKENS:-1700000}
+draft_tokens=${DRAFT_TOKENS:-3200000}
 export OMP_NUM_THREADS=1
 mkdir -p "$work"
 tokenizer=$models/pocket-tokenizer.json
@@ -22,7 +24,12 @@ common="--work $work --tokenizer $tokenizer --dialogues $dialogues"
 # shellcheck disable=SC2086
 nice -n 19 "$python" "$here/train.py" warm $common --tokens "$warm_tokens"
 # shellcheck disable=SC2086
-nice -n 19 "$python" "$here/train.py" target $common --tokens "$tokens"
+nice -n 19 "$python" "$here/train.py" target $common --name main --tokens "$tokens"
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" target $common --name second --start "$work/main.pt" --tokens "$second_tokens" --seed 2 --peak 0.5
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" target $common --name third --start "$work/second.pt" --tokens "$third_tokens" --seed 3 --peak 0.4
+"$python" "$here/average.py" "$work/target.pt" "$work/main.pt" "$work/second.pt" "$work/third.pt"
 # shellcheck disable=SC2086
 nice -n 19 "$python" "$here/train.py" draft $common --tokens "$draft_tokens"
 "$python" "$here/export.py" "$work/target.pt" "$models/pocket.gguf" --tokenizer "$tokenizer" --name "Pocket"

@@ -26,9 +26,9 @@ class Phase:
 TOKENIZER_MIX = {"chat": 0.45, "rag": 0.25, "summary": 0.1, "ui": 0.12, "reply": 0.08}
 WARM = {"w": Phase(512, 1.0, {"chat": 0.30, "rag": 0.38, "summary": 0.08, "ui": 0.08, "reply": 0.08, "copy": 0.08}, (50, 240))}
 MAIN = {
-    "a": Phase(512, 0.12, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
-    "b": Phase(512, 0.48, {"chat": 0.29, "rag": 0.40, "summary": 0.11, "ui": 0.08, "reply": 0.10, "copy": 0.02}, (60, 260)),
-    "c": Phase(2048, 0.0955, {"chat": 0.33, "rag": 0.36, "summary": 0.13, "ui": 0.10, "reply": 0.08}, (60, 1700)),
+    "a": Phase(512, 0.02, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
+    "b": Phase(512, 0.38, {"chat": 0.20, "rag": 0.50, "summary": 0.11, "ui": 0.08, "reply": 0.09, "copy": 0.02}, (60, 300)),
+    "c": Phase(2048, 0.60, {"chat": 0.22, "rag": 0.48, "summary": 0.10, "ui": 0.08, "reply": 0.12}, (60, 1500)),
 }
 PHASES = WARM | MAIN
 

@@ -13,18 +13,18 @@ YES = ["yes, that works for me", "sure, I will be there", "sounds good to me", "
 NO = ["sorry, I can't make it", "sadly I am busy then", "no, that does not work for me", "I am afraid I have no time", "sorry, not this time", "it is too much for me right now"]
 EMOJI = ["", "", "", " :)", " \U0001f600", " \U0001f44d", " \u2764\ufe0f", " \U0001f389"]
 INVITES = {
-    TRAIN: ["Do you want to come to the {event} on {when}?", "Can we meet at {venue} on {when}?", "Would you like to join the {event} at {venue} on {when}?", "Are you free for {food} on {when}?", "Can you come to {venue} on {when}?", "We have a {event} on {when}. Will you come?"],
+    TRAIN: ["Do you want to come to the {event} on {when}?", "Can we meet at {venue} on {when}?", "Would you like to join the {event} at {venue} on {when}?", "Are you free for {food} on {when}?", "Can you come to {venue} on {when}?", "We have a {event} on {when}. Will you come?", "Do you have time for the {event} on {when}?", "Shall we meet at {venue} on {when}?", "Would you like to go to {venue} on {when}?", "How about {food} on {when}?", "Will you come to the {event} on {when}?", "Let's go to {venue} on {when}!", "Is there time for a {event} at {venue} on {when}?"],
     HELD: ["Would you have time for the {event} on {when}?", "Shall we go to {venue} on {when}?"],
 }
 EARLIER = {
-    TRAIN: ["Do you have time on {when}?", "Can you help me on {when}?", "Will you be at {venue} on {when}?", "Dinner on {when}?", "Can I visit you on {when}?", "Shall we have {food} on {when}?"],
+    TRAIN: ["Do you have time on {when}?", "Can you help me on {when}?", "Will you be at {venue} on {when}?", "Dinner on {when}?", "Can I visit you on {when}?", "Shall we have {food} on {when}?", "Could we meet on {when}?", "Is {when} okay?", "Does {when} work for you?", "Are you there on {when}?", "May I call you on {when}?", "Good for you, {when}?"],
     HELD: ["Could we talk on {when}?", "Is {when} good for you?"],
 }
 ASKS = {
-    TRAIN: ["Write my reply to {you} in my style. Say {answer}.", "Reply to {you} the way I write. The answer is {answer}.", "Answer {you} for me with {answer}, in my style.", "Draft a {answer} reply to {you} that sounds like me."],
+    TRAIN: ["Write my reply to {you} in my style. Say {answer}.", "Reply to {you} the way I write. The answer is {answer}.", "Answer {you} for me with {answer}, in my style.", "Draft a {answer} reply to {you} that sounds like me.", "Please answer {you} with {answer} in the way I write.", "Reply {answer} to {you}, in the style of my messages above.", "Write back to {you} and say {answer}. Use my style.", "How would I reply to {you}? The answer is {answer}.", "Tell {you} {answer}, written the way I write.", "Please write a {answer} to {you} like my earlier messages.", "Say {answer} to {you} as I would.", "Compose my answer to {you}: {answer}.", "Please draft my reply to {you}. It should say {answer}, like my other replies.", "With {answer}, please, reply to {you} like me.", "My answer to {you} is {answer}. Write it as in my messages."],
     HELD: ["Please reply to {you} with {answer}, written like my other messages."],
 }
-INTROS = {TRAIN: ["My earlier messages:", "Here is how I write:", "Messages I sent before:"], HELD: ["Some messages of mine:"]}
+INTROS = {TRAIN: ["My earlier messages:", "Here is how I write:", "Messages I sent before:", "Some of my messages:", "My messages so far:", "Earlier messages of mine:", "Things I wrote:", "My last messages:", "This is how I answer people:"], HELD: ["Some messages of mine:"]}
 
 
 class Style:

@@ -111,13 +111,15 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
         teacher.load_state_dict(torch.load(folder / "target.pt", weights_only=True)["optimizer"]["masters"])
         start_from(model, teacher)
         teacher = teacher.lower_precision().requires_grad_(False)
-    if arguments.which == "target" and not (folder / "target.pt").exists():
+    if arguments.start is not None:
+        model.load_state_dict(torch.load(arguments.start, weights_only=True)["optimizer"]["masters"])
+    elif arguments.which == "target" and not (folder / f"{arguments.name}.pt").exists():
         model.load_state_dict(torch.load(folder / "warm.pt", weights_only=True)["optimizer"]["masters"])
         induction.seed(model)
     optimizer = Optimizer(model, other_lr=0.003 if teacher is None else 0.002)
     model = model.lower_precision()
     optimizer.parameters = dict(model.named_parameters())
-    path, step, history = folder / f"{arguments.which}.pt", 0, []
+    path, step, history = folder / f"{arguments.name}.pt", 0, []
     if path.exists():
         state = torch.load(path, weights_only=True)
         optimizer.load(state["optimizer"])
@@ -146,7 +148,7 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
             (loss / weight_sum).backward()
             total += float(loss.detach())
         add_up(model)
-        optimizer.step(learning_rate(step / len(steps), optimizer.steps))
+        optimizer.step(arguments.peak * learning_rate(step / len(steps), optimizer.steps))
         step, seen = step + 1, seen + STEP_TOKENS
         history.append({"step": step, "phase": name, "loss": total / weight_sum * arguments.workers})
         if rank > 0:
@@ -171,8 +173,12 @@ def main() -> None:
     parser.add_argument("--dialogues", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=24_000_000)
     parser.add_argument("--workers", type=int, default=2, help="processes; a divisor of 2")
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights to begin with, for a further run")
+    parser.add_argument("--peak", type=float, default=1.0, help="share of the usual learning rate")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--name", help="of the run's checkpoint, if not that of what is trained")
     arguments = parser.parse_args()
+    arguments.name = arguments.name or arguments.which
     arguments.work.mkdir(parents=True, exist_ok=True)
     load_phases(arguments)
     with tempfile.TemporaryDirectory() as meeting:
