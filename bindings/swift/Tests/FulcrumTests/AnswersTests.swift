@@ -115,7 +115,9 @@ final class AnswersTests: XCTestCase {
         let model = try await Pocket.model
         let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         defer { try? FileManager.default.removeItem(at: file) }
-        let options = GenerationOptions(maxTokens: 32, drafting: .chain(n: 4))
+        var options = try await Pocket.endless()
+        options.maxTokens = 32
+        options.drafting = .chain(n: 4)
         let teacher = try model.session()
         let first = try await teacher.respond(to: "Hello!", options: options)
         try await teacher.saveDrafts(path: file.path)
@@ -128,14 +130,17 @@ final class AnswersTests: XCTestCase {
 
     func testDraftingChangesTheSpeedOfAnAnswerAndNotItsText() async throws {
         let model = try await Pocket.model
-        let quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three."
-        let off = GenerationOptions(maxTokens: 64, drafting: .off)
-        let plain = try await model.session().response(to: "Say: \(quoted)", options: off)
+        let quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three.\n"
+        let prompt = String(repeating: quoted, count: 3)
+        var options = try await Pocket.endless()
+        options.maxTokens = 64
+        options.drafting = .off
+        let plain = try await model.session().complete(prompt, options: options).response()
+        options.drafting = .chain(n: 4)
         let session = try model.session()
         try session.addContext(quoted)
-        let chain = GenerationOptions(maxTokens: 64, drafting: .chain(n: 4))
-        let drafted = try await session.response(to: "Say: \(quoted)", options: chain)
-        XCTAssertEqual(drafted.text, plain.text)
+        let drafted = try await session.complete(prompt, options: options).response()
+        XCTAssertEqual(drafted.tokens, plain.tokens)
         XCTAssertEqual(plain.metrics.drafted, 0)
         XCTAssertTrue(drafted.metrics.drafting && drafted.metrics.drafted > 0)
         XCTAssertLessThanOrEqual(drafted.metrics.acceptedBy.context, drafted.metrics.accepted)

@@ -17,6 +17,7 @@ final class MemoryTests: XCTestCase {
         let before = try Pocket.residentBytes()
         try await answers(100)
         let grown = try Pocket.residentBytes() - before
+        // A session that stayed would be 1 MiB of cache.
         XCTAssertLessThan(grown, 24 << 20, "a thousand answers cost \(grown) bytes")
     }
 

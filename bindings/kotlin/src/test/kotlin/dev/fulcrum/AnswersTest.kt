@@ -144,7 +144,7 @@ class AnswersTest {
         @TempDir folder: Path,
     ) = runTest {
         val file = folder.resolve("drafts").toString()
-        val options = Pocket.short(32).copy(drafting = Drafting.Chain(4))
+        val options = Pocket.endless.copy(maxTokens = 32, drafting = Drafting.Chain(4))
         val first =
             model.session { session ->
                 session.respond("Hello!", options).also { session.saveDrafts(file) }
@@ -160,15 +160,15 @@ class AnswersTest {
     @Test
     fun `drafting changes the speed of an answer and not its text`() =
         runTest {
-            val quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three."
-            val options = Pocket.short(64)
-            val plain = model.session { it.response("Say: $quoted", options.copy(drafting = Drafting.Off)) }
+            val quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three.\n"
+            val options = Pocket.endless.copy(maxTokens = 64)
+            val plain = model.session { it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Off)).response() }
             val drafted =
                 model.session {
                     it.addContext(quoted)
-                    it.response("Say: $quoted", options.copy(drafting = Drafting.Chain(4)))
+                    it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Chain(4))).response()
                 }
-            assertEquals(plain.text, drafted.text)
+            assertEquals(plain.tokens, drafted.tokens)
             assertEquals(0, plain.metrics.drafted)
             assertTrue(drafted.metrics.drafting && drafted.metrics.drafted > 0)
             assertTrue(drafted.metrics.acceptedBy.context <= drafted.metrics.accepted)

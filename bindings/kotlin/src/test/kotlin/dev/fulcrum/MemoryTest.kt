@@ -34,11 +34,12 @@ class MemoryTest {
                         session.streamResponse("Hello!", Pocket.endless).first()
                     }
                 }
-            answers(20)
+            answers(30)
             val before = settled()
             answers(100)
             val grown = settled() - before
-            assertTrue(grown < 24L shl 20, "a thousand answers cost $grown bytes")
+            // A session that stayed would be 1 MiB of cache; the rest is what the JVM's heap may grow.
+            assertTrue(grown < 48L shl 20, "a thousand answers cost $grown bytes")
         }
 
     @Test
