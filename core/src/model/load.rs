@@ -8,17 +8,21 @@ use std::sync::Arc;
 use super::file::Route;
 use super::{Model, ModelFile, ModelInfo, ModelOptions};
 use crate::chat::ChatTemplate;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::executor::Weights;
 use crate::executor::llama::{LlamaOptions, LlamaWeights};
-use crate::executor::memory::check_available;
+use crate::executor::memory::{available_memory, check_available};
 use crate::executor::options::{ThreadOptions, check_sizes};
-use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights};
+use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights, Within};
 use crate::gguf::Gguf;
 use crate::gguf::validate::validate;
 use crate::kernels::LlamaVocabulary;
 use crate::kernels::threads::ThreadPool;
+use crate::residency::source::ReadBlocks;
 use crate::tokenizer::Vocabulary;
+
+/// Opens a model's files to be read past the page cache.
+type OpenFiles = dyn Fn(&ModelFile) -> Result<Vec<Arc<dyn ReadBlocks>>>;
 
 impl Model {
     /// Loads the GGUF file at `path`; of a split model, any of its files.
@@ -28,23 +32,51 @@ impl Model {
     /// `File` or `InvalidModel` if the file cannot be read or is damaged, `UnsupportedModel` if the chosen executor cannot run it,
     /// `Tokenizer` or `Template` if its text side is unusable, `InvalidOption`, `OutOfMemory`, or `Cancelled`.
     pub fn load(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self> {
-        let file = ModelFile::open(path.as_ref())?;
+        Self::load_reading(path.as_ref(), options, &ModelFile::direct)
+    }
+
+    /// As [`load`](Self::load), with the files that are read past the page cache opened by `open`.
+    pub(super) fn load_reading(path: &Path, options: ModelOptions, open: &OpenFiles) -> Result<Self> {
+        let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
         let (route, reason) = file.route(&gguf, options.executor)?;
         let mut info = describe(&gguf, &options);
         check_sizes(info.context_length, options.batch_size)?;
-        check_available("the model's weights", info.weight_bytes)?;
+        let budget = options.memory_budget.bytes(available_memory())?;
+        if budget.is_none() {
+            check_available("the model's weights", info.weight_bytes)?;
+        }
         info.executor_reason = reason;
         info.executor = route.name().to_owned();
         let (weights, vocabulary) = match route {
             Route::Staged(architecture) => {
                 let settings = staged_options(&options)?;
                 let mut progress = |share| tell(&options, share);
-                let parts = file.parts();
-                let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
+                let (parts, cancel) = (file.parts(), &options.cancel);
+                let model = match budget {
+                    None => StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, cancel)?,
+                    Some(budget) => {
+                        let n_cells = info.context_length;
+                        let within = Within {
+                            budget,
+                            n_cells,
+                            model: file.first(),
+                            files: open(&file)?,
+                            folder: options.cache_dir.as_deref(),
+                            progress: &mut progress,
+                            cancel,
+                        };
+                        StagedModel::load_within(*architecture, &gguf, settings, within)?
+                    }
+                };
+                info.residency = model.residency().map(|residency| residency.info().clone());
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
                 (weights, LlamaVocabulary::load(file.first())?)
+            }
+            Route::LlamaCpp if budget.is_some() => {
+                let reason = format!("llama.cpp's context cannot keep one ({}); leave it out", info.executor_reason);
+                return Err(ErrorKind::InvalidOption { option: "memory_budget", reason }.into());
             }
             Route::LlamaCpp => {
                 let settings = llama_options(&options);
@@ -82,7 +114,7 @@ fn thread_options(options: &ModelOptions) -> ThreadOptions {
     }
 }
 
-fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
+pub(super) fn staged_options(options: &ModelOptions) -> Result<StagedOptions> {
     Ok(StagedOptions {
         threads: Arc::new(ThreadPool::new(&thread_options(options))?),
         kv_type: options.kv_type,
@@ -101,7 +133,7 @@ fn llama_options(options: &ModelOptions) -> LlamaOptions {
     }
 }
 
-fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {
+pub(super) fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {
     let text = |key: &str| gguf.find::<&str>(key).ok().flatten().map(str::to_owned);
     let architecture = text("general.architecture").unwrap_or_default();
     let number = |key: &str| gguf.find::<u32>(&format!("{architecture}.{key}")).ok().flatten().unwrap_or(0) as usize;

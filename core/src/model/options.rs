@@ -1,6 +1,7 @@
 //! How a model is to be loaded and run.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
 use crate::executor::options::{Kernels, KvType, ThreadPriority};
+use crate::residency::MemoryBudget;
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
@@ -33,6 +35,11 @@ pub struct ModelOptions {
     pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
+    /// What the model may take of the memory. What does not fit is read from flash on every pass; the text is the same.
+    pub memory_budget: MemoryBudget,
+    /// Where the file is kept that a model under a memory budget is streamed from: about as large as the model, and made once.
+    /// `None`: beside the model, if that can be written.
+    pub cache_dir: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
     pub chat_template: Option<String>,
     /// Told how loading goes on.
@@ -72,6 +79,8 @@ impl Default for ModelOptions {
             kv_type: KvType::default(),
             kernels: Kernels::default(),
             batch_size: 512,
+            memory_budget: MemoryBudget::default(),
+            cache_dir: None,
             chat_template: None,
             progress: None,
             cancel: Cancel::new(),
@@ -90,6 +99,7 @@ impl fmt::Debug for ModelOptions {
             .field("kv_type", &self.kv_type)
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
+            .field("memory_budget", &self.memory_budget)
             .finish_non_exhaustive()
     }
 }

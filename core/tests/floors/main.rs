@@ -45,7 +45,22 @@ const FLOORS: &[(u8, &[&str])] = &[
             "tokenizer",
         ],
     ),
-    (3, &["executor::llama", "executor::staged", "kernels", "placement::probe", "residency::stream"]),
+    (
+        3,
+        &[
+            "executor::llama",
+            "executor::staged",
+            "kernels",
+            "placement::probe",
+            "residency::faulty",
+            "residency::layout",
+            "residency::probe",
+            "residency::sidecar",
+            "residency::source",
+            "residency::stream",
+            "residency::tests",
+        ],
+    ),
     (4, &["decode", "session"]),
     (5, &["model"]),
 ];
