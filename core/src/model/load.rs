@@ -22,7 +22,7 @@ use crate::residency::source::ReadBlocks;
 use crate::tokenizer::Vocabulary;
 
 /// Opens a model's files to be read past the page cache.
-type OpenFiles = dyn Fn(&ModelFile) -> Result<Vec<Arc<dyn ReadBlocks>>>;
+type OpenFiles<'a> = dyn Fn(&ModelFile) -> Result<Vec<Arc<dyn ReadBlocks>>> + 'a;
 
 impl Model {
     /// Loads the GGUF file at `path`; of a split model, any of its files.
@@ -36,7 +36,7 @@ impl Model {
     }
 
     /// As [`load`](Self::load), with the files that are read past the page cache opened by `open`.
-    pub(super) fn load_reading(path: &Path, options: ModelOptions, open: &OpenFiles) -> Result<Self> {
+    pub(super) fn load_reading(path: &Path, options: ModelOptions, open: &OpenFiles<'_>) -> Result<Self> {
         let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
