@@ -129,12 +129,8 @@ pub(crate) mod tests {
             message.map(|&token| if (97..=122).contains(&token) { token - 32 } else { token }).collect()
         };
         let rule = Rule::replying(vocabulary.n_tokens(), &marker, ByteVocabulary::END, reply);
-        let parts = ModelParts {
-            weights: Script::new(rule).weights(),
-            vocabulary: Arc::new(vocabulary),
-            template: Arc::new(ChatTemplate::new(None, "", "").unwrap()),
-            context_length: 256,
-        };
+        let template = Arc::new(ChatTemplate::new(None, "", "").unwrap());
+        let parts = ModelParts::new(Script::new(rule).weights(), Arc::new(vocabulary), template, 256);
         Conversation::new(ChatSession::new(parts, options).unwrap(), Interrupt::default())
     }
 

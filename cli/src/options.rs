@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use fulcrum::Drafting;
 use fulcrum::MemoryBudget;
-use fulcrum::model::{ExecutorChoice, ModelOptions};
+use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
 use std::num::NonZeroUsize;
@@ -38,6 +38,16 @@ pub(crate) struct Loading {
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
     executor: Option<ExecutorName>,
+    /// GGUF file of a smaller model of the same vocabulary that guesses ahead: the same text, sooner
+    #[arg(short, long, value_name = "FILE")]
+    draft: Option<PathBuf>,
+    /// Whose kernels multiply in the staged executor: auto (Fulcrum's for the formats they know), own (only Fulcrum's, or an
+    /// error) or ggml [default: auto]
+    #[arg(long, value_name = "NAME")]
+    kernels: Option<Kernels>,
+    /// A tokenizer.json to use instead of the vocabulary in the file
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -56,6 +66,9 @@ impl Loading {
             memory_budget: self.memory_budget.unwrap_or_default(),
             cache_dir: self.cache_dir.clone(),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            draft_model: self.draft.clone(),
+            kernels: self.kernels.unwrap_or_default(),
+            tokenizer: self.tokenizer.clone(),
             ..ModelOptions::default()
         }
     }

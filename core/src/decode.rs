@@ -79,8 +79,11 @@ impl Generation<'_> {
         let mut text = self.prefill(prompt, &mut projector)?;
         let prefilled = self.ledger.flash();
         self.metrics.prefill_flash = prefilled.since(&before);
+        self.emit()?;
+        if text.ended.is_none() {
+            self.let_model_read()?;
+        }
         let finish_reason = loop {
-            self.emit()?;
             if let Some(reason) = text.ended {
                 break reason;
             }
@@ -89,6 +92,7 @@ impl Generation<'_> {
             }
             self.step(&mut text, &mut projector)?;
             self.metrics.decode_flash = self.ledger.flash().since(&prefilled);
+            self.emit()?;
         };
         self.output.finish(finish_reason)
     }

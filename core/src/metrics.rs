@@ -46,13 +46,15 @@ pub struct StepMetrics {
     pub accepted_by: SourceTokens,
     /// Duration in seconds.
     pub seconds: f64,
-    /// Of that, drafting and learning from what came of it.
+    /// Of that, drafting and learning from what came of it, the draft model included.
     pub draft_s: f64,
-    /// Of that, the layers.
+    /// Of that, the draft model.
+    pub draft_model_s: f64,
+    /// Of `seconds`, the layers.
     pub verify_s: f64,
-    /// Of that, the output projection.
+    /// Of `seconds`, the output projection.
     pub project_s: f64,
-    /// Of that, choosing tokens.
+    /// Of `seconds`, choosing tokens.
     pub sample_s: f64,
     /// What the step was expected to take, without drafting; 0 before anything was measured.
     pub predicted_s: f64,
@@ -65,7 +67,7 @@ pub struct GenerationMetrics {
     pub prompt_tokens: u64,
     /// Of those, taken from the K/V cache instead of being run again.
     pub reused_tokens: u64,
-    /// From the beginning of prefill until the first token is chosen.
+    /// Reading the prompt: until the first token is chosen, and behind that the draft model's reading of it.
     pub prefill_s: f64,
     /// Time to first token: from the call until the first token is chosen; rendering, encoding and waiting included.
     pub ttft_s: f64,
@@ -87,8 +89,10 @@ pub struct GenerationMetrics {
     pub accepted_length: f64,
     /// Passes after prefill by their rows: of 1, 2, up to 4, up to 8, and so on, in the last all of more than 64.
     pub rows_per_pass: [u64; 8],
-    /// Of `decode_s`, drafting and learning from what came of it.
+    /// Of `decode_s`, drafting and learning from what came of it, the draft model included.
     pub draft_s: f64,
+    /// Of `draft_s`, the draft model.
+    pub draft_model_s: f64,
     /// Of `decode_s`, the layers.
     pub verify_s: f64,
     /// Of `decode_s`, the output projection.
@@ -185,6 +189,7 @@ impl GenerationMetrics {
         self.rows_per_pass[bin.min(self.rows_per_pass.len() - 1)] += 1;
         self.decode_s += step.seconds;
         self.draft_s += step.draft_s;
+        self.draft_model_s += step.draft_model_s;
         self.verify_s += step.verify_s;
         self.project_s += step.project_s;
         self.sample_s += step.sample_s;
@@ -206,6 +211,7 @@ impl GenerationMetrics {
         self.accepted_by.add(&other.accepted_by);
         self.rows_per_pass.iter_mut().zip(other.rows_per_pass).for_each(|(n, more)| *n += more);
         self.draft_s += other.draft_s;
+        self.draft_model_s += other.draft_model_s;
         self.verify_s += other.verify_s;
         self.project_s += other.project_s;
         self.sample_s += other.sample_s;

@@ -11,6 +11,7 @@
 mod conversation;
 mod core;
 mod options;
+mod prompt;
 mod stream;
 mod turn;
 mod worker;
@@ -21,17 +22,19 @@ pub use stream::{Canceller, ResponseStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use self::core::{Core, Shared};
 use self::worker::{Answerer, Job, Prompt, Request};
 use crate::chat::{ChatTemplate, Message, Tool};
-use crate::cost::CostModel;
 use crate::decode::Ledger;
+use crate::draft::ModelDrafter;
 use crate::error::{ErrorKind, Result};
 use crate::executor::{ExecutorShape, Weights};
 use crate::growth::Limits;
 use crate::metrics::SessionMetrics;
 use crate::sampling::Sampler;
-use crate::speculation::{Drafting, Speculation};
+use crate::speculation::{Drafting, Experience, Speculation};
 use crate::stop::StopStrings;
 use crate::tokenizer::{Encoding, Vocabulary};
 
@@ -46,6 +49,22 @@ pub struct ModelParts {
     pub template: Arc<ChatTemplate>,
     /// Tokens a session's context holds, unless its options say otherwise.
     pub context_length: usize,
+    /// The weights of the model that drafts, if there is one; its vocabulary is the same.
+    pub draft: Option<Arc<dyn Weights>>,
+    /// What drafting has taught the model's sessions so far: a new one begins with it, every turn leaves its own.
+    pub experience: Arc<Mutex<Experience>>,
+}
+
+impl ModelParts {
+    /// The parts of a model without a draft model, in which nothing was learnt yet.
+    pub fn new(
+        weights: Arc<dyn Weights>,
+        vocabulary: Arc<dyn Vocabulary>,
+        template: Arc<ChatTemplate>,
+        context_length: usize,
+    ) -> Self {
+        Self { weights, vocabulary, template, context_length, draft: None, experience: Arc::default() }
+    }
 }
 
 /// A conversation with a model. Sessions of one model share its weights and run independently of each other.
@@ -83,7 +102,7 @@ impl ChatSession {
         })?;
         let overflow = options.context_overflow;
         let vocabulary = Arc::clone(&parts.vocabulary);
-        let speculation = speculation_for(ledger.shape());
+        let speculation = speculation_for(ledger.shape(), &parts)?;
         let answerer =
             Answerer { parts, shared: Arc::clone(&shared), overflow, capacity, ledger: Some(ledger), speculation };
         let worker = answerer.start()?;
@@ -245,13 +264,20 @@ impl ChatSession {
     }
 }
 
-/// Nothing is known about costs yet: they are learnt from the first passes on.
-fn speculation_for(shape: &ExecutorShape) -> Speculation {
+fn speculation_for(shape: &ExecutorShape, parts: &ModelParts) -> Result<Speculation> {
     if !shape.forgets_rows {
         log::info!("nothing is drafted: the model has a running state, which rejected rows would spoil");
     }
     if !shape.invariant_rows {
         log::info!("nothing is drafted by default: with these kernels that could turn a near-tie");
     }
-    Speculation::new(Drafting::default(), Limits::default(), shape.n_vocab, CostModel::default())
+    let experience = parts.experience.lock().clone();
+    let speculation = Speculation::new(Drafting::default(), Limits::default(), shape.n_vocab, experience);
+    Ok(match &parts.draft {
+        None => speculation,
+        Some(draft) => {
+            let executor = draft.executor(parts.context_length)?;
+            speculation.with_model(Box::new(ModelDrafter::new(executor, shape.n_vocab)))
+        }
+    })
 }

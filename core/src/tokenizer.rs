@@ -39,6 +39,11 @@ pub trait Vocabulary: Send + Sync {
     /// Whether `token` ends a turn (end of sequence, end of turn, end of message).
     fn is_end_of_generation(&self, token: Token) -> bool;
 
+    /// How control tokens are written, which `encode` reads as tokens only if it may. None by default: for vocabularies without.
+    fn control_texts(&self) -> &[String] {
+        &[]
+    }
+
     /// The begin-of-sequence token, if there is one.
     fn bos(&self) -> Option<Token>;
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use common::quantize::WeightType;
 use common::random_model::{self, Family, random_model};
 use fulcrum::{
-    Drafting, ExecutorChoice, GenerationOptions, Model, ModelOptions, Response, SamplerSettings, SessionOptions,
+    Drafting, ErrorKind, ExecutorChoice, GenerationOptions, Model, ModelOptions, Response, SamplerSettings,
+    SessionOptions,
 };
 
 /// A model file that is removed again.
@@ -83,4 +84,26 @@ fn a_model_that_makes_sense_says_the_same_with_every_way_of_drafting() {
     let Some(path) = common::model("a_model_that_makes_sense_says_the_same_with_every_way_of_drafting") else { return };
     let (drafted, accepted) = compare(&load(&path), "the test model");
     assert!(drafted > 50 && accepted > 0, "of {drafted} drafted rows {accepted} were accepted");
+}
+
+#[test]
+fn a_draft_model_of_the_same_family_says_the_same_and_is_believed() {
+    let test = "a_draft_model_of_the_same_family_says_the_same_and_is_believed";
+    let (Some(target), Some(draft)) = (common::model(test), common::draft_model(test)) else { return };
+    let options = ModelOptions { threads: Some(1), draft_model: Some(draft), ..ModelOptions::default() };
+    let model = Model::load(&target, options).unwrap();
+    let (drafted, accepted) = compare(&model, "the pocket pair");
+    assert!(drafted > 50 && accepted > 0, "of {drafted} drafted rows {accepted} were accepted");
+    let chain = answers(&model, Drafting::Chain { n: 4 }, &SamplerSettings::default());
+    assert!(chain.iter().all(|answer| answer.metrics.accepted_by.model > 0), "{:?}", chain[0].metrics);
+}
+
+#[test]
+fn a_draft_model_of_another_vocabulary_is_refused() {
+    let Some(target) = common::model("a_draft_model_of_another_vocabulary_is_refused") else { return };
+    let options = random_model::ModelOptions::new(Family::Llama);
+    let file = File::write("other-vocabulary", &random_model(Family::Llama, &options).write());
+    let refused = Model::load(&target, ModelOptions { draft_model: Some(file.0.clone()), ..Default::default() });
+    let error = refused.map(|_| ()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::InvalidOption { option: "draft_model", .. }), "{error}");
 }

@@ -91,3 +91,20 @@ fn with_our_kernels_choices_differ_only_between_near_ties() {
     }
     assert!(flips <= FLIPS, "{flips} of {} choices differ", PROMPTS.len() * N_TOKENS);
 }
+
+#[test]
+fn a_tokenizer_json_answers_as_the_files_own_vocabulary() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let tokenizer = |path: &Path| {
+        let options = ModelOptions { tokenizer: Some(path.to_owned()), threads: Some(1), ..ModelOptions::default() };
+        Model::load(models.join("pocket.gguf"), options)
+    };
+    let own = load(&models.join("pocket.gguf"), ExecutorChoice::Staged, Kernels::Own);
+    let json = tokenizer(&models.join("pocket-tokenizer.json")).unwrap();
+    assert_eq!(text(&own, PROMPTS[1]), text(&json, PROMPTS[1]));
+    let wrong = [(models.join("README.md"), "not a tokenizer.json"), (models.join("absent.json"), "absent.json")];
+    for (path, said) in wrong {
+        let error = tokenizer(&path).err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

@@ -6,7 +6,7 @@ mod common;
 
 use fulcrum::ErrorKind;
 use fulcrum::kernels::LlamaVocabulary;
-use fulcrum::tokenizer::{Encoding, Vocabulary};
+use fulcrum::tokenizer::{Encoding, TokenizerJson, Vocabulary};
 
 const PLAIN: Encoding = Encoding { add_bos: false, parse_special: false };
 
@@ -107,4 +107,64 @@ fn what_is_not_a_model_is_an_error() {
     assert!(matches!(error(here), ErrorKind::File { action: "open", .. }));
     assert!(matches!(error(&here.join("Cargo.toml")), ErrorKind::InvalidModel { .. }));
     assert!(!error(&here.join("Cargo.toml")).to_string().contains("gave no reason"));
+}
+
+/// A reproducible text of up to 40 characters, from scripts, emoji, combining and control characters, and words.
+fn random_text(random: &mut u64) -> String {
+    let mut next = |below: u64| {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*random >> 33) % below
+    };
+    let mut text = String::new();
+    for _ in 0..next(40) {
+        let (from, n) = match next(12) {
+            0 => (0x1F300, 0x400),
+            1 => (0x4E00, 0x5000),
+            2 => (0x300, 0x70),
+            3 => (0, 0x20),
+            4 => (0x80, 0x20),
+            5 => (0x400, 0x100),
+            6 => (0x5D0, 0x80),
+            7 => (0x2000, 0x70),
+            8 => (0xFE00, 0x10),
+            9 => (0xE000, 0x100),
+            10 => {
+                text += [" the", "  ", "\r\n", "'s", "<|im_end|>", "12345", "\u{1F468}\u{200D}\u{1F469}", "don't"]
+                    [next(8) as usize];
+                continue;
+            }
+            _ => (0x20, 0x60),
+        };
+        text.extend(char::from_u32(from + next(n) as u32));
+    }
+    text
+}
+
+#[test]
+fn the_pocket_models_two_vocabularies_agree() {
+    let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let gguf = LlamaVocabulary::load(&models.join("pocket.gguf")).unwrap();
+    let json = TokenizerJson::load(&models.join("pocket-tokenizer.json")).unwrap();
+    assert_eq!(gguf.n_tokens(), json.n_tokens());
+    let mut random = 7;
+    for i in 0..10_000 {
+        let text = random_text(&mut random);
+        let encoding = Encoding { add_bos: false, parse_special: i % 2 == 0 };
+        let tokens = gguf.encode(&text, encoding).unwrap();
+        assert_eq!(tokens, json.encode(&text, encoding).unwrap(), "{text:?}");
+        let mut bytes = [Vec::new(), Vec::new()];
+        for &token in &tokens {
+            gguf.decode_token(token, true, &mut bytes[0]);
+            json.decode_token(token, true, &mut bytes[1]);
+        }
+        assert_eq!(bytes[0], text.as_bytes(), "{text:?}");
+        assert_eq!(bytes[1], text.as_bytes(), "{text:?}");
+    }
+    let sorted = |vocabulary: &dyn Vocabulary| {
+        let mut texts = vocabulary.control_texts().to_vec();
+        texts.sort();
+        texts
+    };
+    assert_eq!(sorted(&gguf), sorted(&json));
+    assert!(sorted(&gguf).contains(&"<|im_end|>".to_owned()));
 }

@@ -74,20 +74,25 @@ impl Generation<'_> {
         projector.hear(before..last, self.ledger)?;
         self.ledger.commit(&path)?;
         let tokens: Vec<Token> = prompt.iter().copied().chain([choice.token]).collect();
-        self.read(&tokens, prompt.len() - rest.len(), projector)?;
+        self.read(&tokens, prompt.len() - rest.len(), projector);
         Ok(Text { ended: self.output.take(choice), tokens })
     }
 
     /// Lets the drafters read what is new to them: the prompt, with the target's word where it was heard, and the first token
     /// chosen. The last pass began at position `start`.
-    fn read(&mut self, text: &[Token], start: usize, projector: &Projector) -> Result<()> {
+    fn read(&mut self, text: &[Token], start: usize, projector: &Projector) {
         let said: BTreeMap<usize, &TopK> =
             projector.said().iter().map(|(row, top)| (start + *row as usize, top)).collect();
         for (position, &token) in text.iter().enumerate().skip(self.speculation.n_read()) {
             self.speculation.read(token, said.get(&position).copied());
         }
+    }
+
+    /// Lets the draft model read the prompt: behind the first token, which need not wait for it.
+    pub(super) fn let_model_read(&mut self) -> Result<()> {
         let clock = Clock::start();
         self.speculation.let_model_read(&|| clock.ms(), self.cancel)?;
+        self.metrics.prefill_s += clock.ms() / 1e3;
         Ok(())
     }
 }

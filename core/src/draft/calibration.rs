@@ -129,13 +129,19 @@ fn shifted(p: f64, shift: f64) -> f64 {
 }
 
 /// The calibration of all sources.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     sources: [SourceTable; Source::COUNT],
     joint: Vec<[Count; JOINT_BINS]>,
     /// Where the draft model's best candidate was wrong (right): how often the tree's best was right (wrong).
     rescued: Count,
     spoiled: Count,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Calibration {

@@ -1,9 +1,11 @@
 //! What an executor is made with, whichever it is.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::cores::performance_cores;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How the cache stores keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +37,33 @@ pub enum Kernels {
     Auto,
     /// ggml's.
     Ggml,
+    /// Ours for every matrix and for attention, or an error that names what has no kernel of ours: whoever asks for this relies on
+    /// a row having the same bits whatever rows are computed beside it.
+    Own,
+}
+
+impl Kernels {
+    const ALL: [Self; 3] = [Self::Auto, Self::Ggml, Self::Own];
+
+    /// The name in settings and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ggml => "ggml",
+            Self::Own => "own",
+        }
+    }
+}
+
+impl FromStr for Kernels {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|kernels| kernels.name() == name).ok_or_else(|| {
+            let reason = format!("`{name}` must be auto, own or ggml");
+            ErrorKind::InvalidOption { option: "kernels", reason }.into()
+        })
+    }
 }
 
 /// How the system schedules the computing threads (ggml's priorities). Above `Normal` the process may need rights it does not

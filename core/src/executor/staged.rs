@@ -28,7 +28,7 @@ use crate::kv_cache::KvCache;
 use crate::metrics::FlashMetrics;
 use crate::residency::stream;
 use budgeted::Share;
-pub(crate) use budgeted::{Forecast, Within};
+pub(crate) use budgeted::{ALLOWANCE, Forecast, Within};
 use graphs::{Graphs, Shape};
 use state::State;
 pub(crate) use weights::{Setup, StagedModel, StagedOptions, StagedWeights};

@@ -32,6 +32,7 @@ const MAX_TEXT: usize = if cfg!(target_pointer_width = "64") { 4 << 20 } else { 
 pub struct LlamaVocabulary {
     model: Arc<LlamaModel>,
     n_tokens: usize,
+    control_texts: Vec<String>,
 }
 
 impl LlamaVocabulary {
@@ -59,7 +60,11 @@ impl LlamaVocabulary {
             return Err(ErrorKind::Tokenizer { reason }.into());
         }
         let n_tokens = model.n_vocab();
-        Ok(Self { model, n_tokens })
+        let mut vocabulary = Self { model, n_tokens, control_texts: Vec::new() };
+        let controls = (0..).take(n_tokens).filter(|&token| vocabulary.is_control(token));
+        vocabulary.control_texts =
+            controls.filter_map(|token| vocabulary.token_text(token)).filter(|text| !text.is_empty()).collect();
+        Ok(vocabulary)
     }
 
     /// The text of `token` as the vocabulary has it, for example `<|im_end|>`: what a chat template wants for `bos_token`.
@@ -86,6 +91,13 @@ impl LlamaVocabulary {
     /// The chat template in the file's metadata, as Jinja source.
     pub fn chat_template(&self) -> Option<String> {
         self.model.metadata(c"tokenizer.chat_template")
+    }
+
+    /// Whether llama.cpp reads `token`'s text as the token only where special tokens are read.
+    fn is_control(&self, token: Token) -> bool {
+        let mask = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+        // SAFETY: the model is alive and has a vocabulary; the id is in it.
+        self.id(token).is_some_and(|id| unsafe { sys::llama_vocab_get_attr(self.model.vocab(), id) } & mask != 0)
     }
 
     /// `token` as llama.cpp writes it, if it is in the vocabulary.
@@ -187,6 +199,10 @@ impl Vocabulary for LlamaVocabulary {
     fn is_end_of_generation(&self, token: Token) -> bool {
         // SAFETY: the model is alive and has a vocabulary; the id is in it.
         self.id(token).is_some_and(|id| unsafe { sys::llama_vocab_is_eog(self.model.vocab(), id) })
+    }
+
+    fn control_texts(&self) -> &[String] {
+        &self.control_texts
     }
 
     fn bos(&self) -> Option<Token> {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::file::Route;
-use super::load::{describe, staged_options};
+use super::load::{describe, staged_options, thread_options};
 use super::{ExecutorChoice, ModelFile, ModelOptions};
 use crate::error::{ErrorKind, Result};
 use crate::executor::memory::available_memory;
 use crate::executor::staged::{Forecast, Setup};
 use crate::gguf::validate::validate;
+use crate::kernels::threads::ThreadPool;
 use crate::residency::ResidencyInfo;
 use crate::residency::probe::{flash_bandwidth, memory_bandwidth};
 use crate::residency::stream::IN_FLIGHT;
@@ -56,7 +57,10 @@ impl ModelFile {
             return Err(missing("llama.cpp's context cannot keep one").into());
         };
         let n_cells = describe(&gguf, options).context_length;
-        let setup = Setup { arch: *arch, options: staged_options(options)? };
+        let setup = Setup {
+            arch: *arch,
+            options: staged_options(options, &Arc::new(ThreadPool::new(&thread_options(options))?)),
+        };
         let files = self.direct()?;
         let first = Arc::clone(&files[0]);
         let forecast =

@@ -40,6 +40,11 @@ pub struct ModelOptions {
     /// Where the file is kept that a model under a memory budget is streamed from: about as large as the model, and made once.
     /// `None`: beside the model, if that can be written.
     pub cache_dir: Option<PathBuf>,
+    /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
+    /// sooner. It is loaded with these settings too, and its threads are the model's.
+    pub draft_model: Option<PathBuf>,
+    /// A `tokenizer.json` that turns text into tokens, instead of the vocabulary in the file.
+    pub tokenizer: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
     pub chat_template: Option<String>,
     /// Told how loading goes on.
@@ -81,6 +86,8 @@ impl Default for ModelOptions {
             batch_size: 512,
             memory_budget: MemoryBudget::default(),
             cache_dir: None,
+            draft_model: None,
+            tokenizer: None,
             chat_template: None,
             progress: None,
             cancel: Cancel::new(),
@@ -100,6 +107,8 @@ impl fmt::Debug for ModelOptions {
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
             .field("memory_budget", &self.memory_budget)
+            .field("draft_model", &self.draft_model)
+            .field("tokenizer", &self.tokenizer)
             .finish_non_exhaustive()
     }
 }

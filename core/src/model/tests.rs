@@ -41,7 +41,7 @@ fn load(path: &Path) -> (Model, File) {
         *opened.lock() = Some(Arc::clone(&file));
         Ok(vec![file])
     };
-    let model = Model::load_reading(path, options(smallest + (2 << 20)), &open).unwrap();
+    let model = Model::load_reading(path, &options(smallest + (2 << 20)), &open).unwrap();
     let residency = model.info().residency.clone().unwrap();
     assert!(residency.streamed_layers > 0 && residency.prepared.is_none(), "{residency:?}");
     let file = opened.lock().take().unwrap();

@@ -11,6 +11,7 @@ use super::ModelParts;
 use super::conversation::{Fitted, Room};
 use super::core::{Shared, Worker};
 use super::options::{ContextOverflow, Response};
+use super::prompt::Prompter;
 use super::turn::Turn;
 use crate::chat::Message;
 use crate::decode::{Generated, Generation, Ledger, Output};
@@ -20,7 +21,6 @@ use crate::sampling::Sampler;
 use crate::speculation::{Drafting, Speculation};
 use crate::stop::StopStrings;
 use crate::token::Token;
-use crate::tokenizer::Encoding;
 
 /// What the worker is asked to do, one after another.
 pub(super) enum Job {
@@ -129,6 +129,7 @@ impl Answerer {
         if result.is_err() {
             self.speculation.roll_back();
         }
+        *self.parts.experience.lock() = self.speculation.experience();
         if result.is_ok() || ledger.roll_back(start).is_ok() {
             self.ledger = Some(ledger);
         }
@@ -136,28 +137,16 @@ impl Answerer {
     }
 
     fn prompt(&self, request: &Request) -> Result<Fitted> {
+        let prompter = Prompter { template: &self.parts.template, vocabulary: &*self.parts.vocabulary };
         match &request.prompt {
-            Prompt::Text(text) => Ok(Fitted { tokens: self.encode(text)?, dropped: 0 }),
+            Prompt::Text(text) => Ok(Fitted { tokens: prompter.trusted(text)?, dropped: 0 }),
             Prompt::Messages(new) => {
                 let conversation = self.shared.conversation();
                 let room = Room { capacity: self.capacity, max_tokens: request.max_tokens };
-                conversation.fit(new, self.overflow, room, |messages| {
-                    self.encode(&self.parts.template.render(messages, &conversation.tools, true)?)
-                })
+                conversation
+                    .fit(new, self.overflow, room, |messages| prompter.conversation(messages, &conversation.tools))
             }
         }
-    }
-
-    /// The tokens of a prompt. A template may write the begin-of-sequence token itself; there is one all the same.
-    fn encode(&self, text: &str) -> Result<Vec<Token>> {
-        let vocabulary = &self.parts.vocabulary;
-        let mut tokens = vocabulary.encode(text, Encoding { add_bos: true, parse_special: true })?;
-        if let (Some(bos), [first, second, ..]) = (vocabulary.bos(), &tokens[..])
-            && (*first, *second) == (bos, bos)
-        {
-            tokens.remove(0);
-        }
-        Ok(tokens)
     }
 
     fn decode(

@@ -24,7 +24,7 @@ use crate::draft::store::SavedDrafts;
 use crate::draft::{
     BatchDrafter, Calibration, ContextDrafter, Drafter, Hindsight, RecycleDrafter, ReuseDrafter, TopK, Verified,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::governor::{Governor, Mode, Step};
 use crate::growth::{self, Expand, Growth, Limits, Quote};
 use crate::token::Token;
@@ -82,6 +82,23 @@ pub struct Settled {
     pub pass_ms: f64,
     /// Ms that a plain pass was expected to take.
     pub plain_ms: f64,
+    /// Ms that growth spent on the draft model.
+    pub model_ms: f64,
+}
+
+/// What speculation has learnt that is worth more than one session: figures only, no text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Experience {
+    /// What passes and drafting cost.
+    pub cost: CostModel,
+    /// What the sources' words have been worth.
+    pub calibration: Calibration,
+}
+
+impl From<CostModel> for Experience {
+    fn from(cost: CostModel) -> Self {
+        Self { cost, ..Self::default() }
+    }
 }
 
 /// A tree that was not verified and is followed by what is emitted.
@@ -117,8 +134,9 @@ pub struct Speculation {
 }
 
 impl Speculation {
-    /// For a vocabulary of `n_vocab` tokens, with what is known about costs (possibly nothing: the first pass is then plain).
-    pub fn new(drafting: Drafting, limits: Limits, n_vocab: usize, cost: CostModel) -> Self {
+    /// For a vocabulary of `n_vocab` tokens, with what is known already (possibly nothing: the first pass is then plain).
+    pub fn new(drafting: Drafting, limits: Limits, n_vocab: usize, experience: Experience) -> Self {
+        let Experience { cost, calibration } = experience;
         Self {
             drafting,
             limits,
@@ -126,7 +144,7 @@ impl Speculation {
             recycle: RecycleDrafter::new(n_vocab),
             reuse: ReuseDrafter::new(),
             model: None,
-            calibration: Calibration::new(),
+            calibration,
             cost,
             governor: Governor::new(),
             shadow: None,
@@ -158,6 +176,11 @@ impl Speculation {
     /// Tokens of the history.
     pub fn n_read(&self) -> usize {
         self.history.len()
+    }
+
+    /// What was learnt so far about prices and sources, for other sessions of the same model to begin with.
+    pub fn experience(&self) -> Experience {
+        Experience { cost: self.cost.clone(), calibration: self.calibration.clone() }
     }
 
     /// What was measured so far.
@@ -300,12 +323,13 @@ impl Speculation {
             hindsight: Vec::new(),
             free_ms: [0.0; 3],
             expanded: 0,
+            failure: None,
         }
     }
 
     /// Plans the next step behind `cached` committed positions, of at most `max_rows` rows. `now` gives ms of a steady clock.
     ///
-    /// Fails only if the draft model does (cancelled, backend).
+    /// Fails only if it is cancelled.
     pub fn plan(&mut self, cached: usize, max_rows: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<Plan> {
         let start = now();
         let limits = Limits { max_rows: self.max_rows().min(max_rows.max(1)), ..self.limits };
@@ -368,7 +392,9 @@ impl Speculation {
         };
         sources.book_free_drafting();
         let hindsight = std::mem::take(&mut sources.hindsight);
+        let failure = sources.failure.take();
         self.learn_from_hindsight(&hindsight);
+        self.give_up_model(failure);
         if growth.model_rounds > 0 {
             self.governor.model_was_used();
         } else {
@@ -419,7 +445,7 @@ impl Speculation {
     /// Lets the draft model read what it has not read, and judges it by what it would have said there. Says whether there was
     /// anything to judge it by. To be called behind every prefill: a prompt is too long to be read when the first draft is due.
     ///
-    /// Fails only if the draft model does.
+    /// Fails only if it is cancelled.
     pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<bool> {
         let is_wanted = matches!(self.drafting, Drafting::Auto | Drafting::Chain { .. });
         let Some(model) = self.model.as_mut().filter(|_| is_wanted) else { return Ok(false) };
@@ -428,10 +454,24 @@ impl Speculation {
             return Ok(false);
         }
         let start = now();
-        let seen = model.look(LOOK_BACK, cancel)?;
+        let seen = match model.look(LOOK_BACK, cancel) {
+            Err(error) if !error.is_cancelled() => {
+                self.give_up_model(Some(error));
+                return Ok(false);
+            }
+            seen => seen?,
+        };
         self.cost.observe_draft_batch(n_unread.min(PRICED_ROWS), (now() - start) * share_of_priced(n_unread));
         self.learn_from_hindsight(&seen);
         Ok(!seen.is_empty())
+    }
+
+    /// Goes on without a draft model that has failed: it could only have made answers faster.
+    fn give_up_model(&mut self, failure: Option<Error>) {
+        if let Some(error) = failure {
+            log::warn!("the draft model is given up for this session: {error}");
+            self.model = None;
+        }
     }
 
     fn learn_from_hindsight(&mut self, seen: &[Hindsight]) {
@@ -484,6 +524,7 @@ impl Speculation {
             expected_ms: plan.growth.pass_ms,
             pass_ms: pass.total_ms(),
             plain_ms: plan.growth.plain_ms,
+            model_ms: plan.growth.model_ms,
         }
     }
 

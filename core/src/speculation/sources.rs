@@ -5,7 +5,7 @@
 use crate::cancel::Cancel;
 use crate::cost::CostModel;
 use crate::draft::{BatchDrafter, Calibration, Candidate, Drafter, Hindsight, Place};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::growth::{Expand, Quote};
 use crate::tree::{DraftTree, NodeId, Source};
 
@@ -33,6 +33,8 @@ pub(super) struct Sources<'a> {
     pub(super) hindsight: Vec<Hindsight>,
     pub(super) free_ms: [f64; 3],
     pub(super) expanded: usize,
+    /// Why the draft model cannot be asked any more.
+    pub(super) failure: Option<Error>,
 }
 
 impl Sources<'_> {
@@ -68,7 +70,7 @@ impl Expand for Sources<'_> {
     }
 
     fn quote(&self) -> Option<Quote> {
-        let model = self.model.as_ref()?;
+        let model = self.model.as_ref().filter(|_| self.failure.is_none())?;
         let table = draft_table(self.cost, self.plain_ms);
         let n_unread = model.n_unread();
         let catch_up_ms = if n_unread == 0 { 0.0 } else { batch_ms(&table, n_unread + 1) - batch_ms(&table, 1) };
@@ -85,7 +87,13 @@ impl Expand for Sources<'_> {
         let (Some(model), Some(cancel)) = (&mut self.model, self.cancel) else { return Ok(0.0) };
         let rows = nodes.len() + model.n_unread();
         let start = (self.now)();
-        let mut answer = model.propose(tree, nodes, cancel)?;
+        let mut answer = match model.propose(tree, nodes, cancel) {
+            Err(error) if !error.is_cancelled() => {
+                self.failure = Some(error);
+                return Ok((self.now)() - start);
+            }
+            answer => answer?,
+        };
         self.hindsight.append(&mut answer.hindsight);
         let ms = (self.now)() - start;
         self.cost.observe_draft_batch(rows.min(PRICED_ROWS), ms * share_of_priced(rows));

@@ -13,7 +13,7 @@ fn cheap_rows() -> CostModel {
 }
 
 fn speculation(drafting: Drafting) -> Speculation {
-    Speculation::new(drafting, Limits::default(), 1000, cheap_rows())
+    Speculation::new(drafting, Limits::default(), 1000, cheap_rows().into())
 }
 
 /// Decodes `text[at..]` to its end; returns the rows of each pass.
@@ -70,7 +70,7 @@ fn a_chain_is_as_long_as_ordered() {
 #[test]
 fn without_any_measurement_the_first_pass_is_plain() {
     let text = repetitive();
-    let mut spec = Speculation::new(Drafting::Auto, Limits::default(), 1000, CostModel::default());
+    let mut spec = Speculation::new(Drafting::Auto, Limits::default(), 1000, Experience::default());
     read(&mut spec, &text[..30]);
     let passes = decode(&mut spec, &text, 30);
     assert_eq!(passes[0], 1);

@@ -43,6 +43,7 @@ pub struct TokenizerJson {
     eos: Option<Token>,
     /// Ascending.
     end_of_generation: Vec<Token>,
+    control_texts: Vec<String>,
 }
 
 impl TokenizerJson {
@@ -81,7 +82,12 @@ impl TokenizerJson {
         let eos = end_of_generation.first().copied();
         end_of_generation.extend(named(&END_OF_TURN_NAMES));
         let bos = post_processor_bos(&tokenizer)?.or_else(|| named(&BOS_NAMES).first().copied());
-        let vocabulary = Self { tokenizer: RwLock::new(tokenizer), bytes, bos, eos, end_of_generation: Vec::new() };
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = added.values().filter(|token| token.special && !token.content.is_empty());
+        let control_texts = special.map(|token| token.content.clone()).collect();
+        let end = Vec::new();
+        let vocabulary =
+            Self { tokenizer: RwLock::new(tokenizer), bytes, bos, eos, end_of_generation: end, control_texts };
         Ok(vocabulary.with_end_of_generation(end_of_generation))
     }
 
@@ -147,6 +153,10 @@ impl Vocabulary for TokenizerJson {
 
     fn is_end_of_generation(&self, token: Token) -> bool {
         self.end_of_generation.binary_search(&token).is_ok()
+    }
+
+    fn control_texts(&self) -> &[String] {
+        &self.control_texts
     }
 
     fn bos(&self) -> Option<Token> {

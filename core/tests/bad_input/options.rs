@@ -4,9 +4,10 @@ use super::common::isolated;
 use super::common::quantize::WeightType;
 use super::common::random_model::{Family, random_model};
 use super::{EXECUTORS, File, answer, checked, gentle, refused, sizes, small};
+use fulcrum::model::ExecutorChoice;
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::{ErrorKind, KvType, Model, ModelOptions, Result};
+use fulcrum::{ErrorKind, Kernels, KvType, Model, ModelOptions, Result};
 
 #[test]
 fn absurd_model_options_are_refused_by_name() {
@@ -27,6 +28,20 @@ fn absurd_model_options_are_refused_by_name() {
         assert_eq!(with(&|o| o.batch_size = usize::MAX), "batch_size");
         assert_eq!(with(&|o| o.cpu_mask = Some(Vec::new())), "cpu_mask");
         assert_eq!(with(&|o| o.cpu_mask = Some(vec![usize::MAX])), "cpu_mask");
+    });
+}
+
+#[test]
+fn only_our_kernels_or_an_error() {
+    isolated::each("options::only_our_kernels_or_an_error", 0..2, |i| {
+        let strict = ModelOptions { kernels: Kernels::Own, ..gentle(EXECUTORS[i]) };
+        let of = |weights| File::new(&random_model(Family::Llama, &sizes(Family::Llama).weights(weights)).write());
+        assert_eq!(refused(answer(of(WeightType::F16).path(), strict.clone())), "kernels");
+        let answered = answer(of(WeightType::Q8_0).path(), strict);
+        match EXECUTORS[i] {
+            ExecutorChoice::LlamaCpp => assert_eq!(refused(answered), "kernels"),
+            _ => _ = answered.unwrap(),
+        }
     });
 }
 

@@ -22,6 +22,18 @@ pub fn model(test: &str) -> Option<PathBuf> {
     path
 }
 
+/// The draft of that model: `FULCRUM_TEST_DRAFT_MODEL`, else the bundled one, or `None` after saying which test is skipped.
+pub fn draft_model(test: &str) -> Option<PathBuf> {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/pocket-draft.gguf");
+    let path = std::env::var_os("FULCRUM_TEST_DRAFT_MODEL")
+        .map(PathBuf::from)
+        .or_else(|| bundled.is_file().then_some(bundled));
+    if path.is_none() {
+        eprintln!("skipped {test}: there is no models/pocket-draft.gguf and FULCRUM_TEST_DRAFT_MODEL is not set");
+    }
+    path
+}
+
 /// A recurrent model (Mamba or the like): `FULCRUM_TEST_RECURRENT_MODEL`, or `None` after saying which test is skipped.
 pub fn recurrent_model(test: &str) -> Option<PathBuf> {
     let path = std::env::var_os("FULCRUM_TEST_RECURRENT_MODEL").map(PathBuf::from);

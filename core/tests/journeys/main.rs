@@ -1,6 +1,7 @@
 //! Journeys through sessions on the scripted executor: no model, no C++ build, every fault on purpose.
 #![allow(clippy::unwrap_used)] // Tests only.
 
+mod draft_model;
 mod drafting;
 mod faults;
 mod overflow;

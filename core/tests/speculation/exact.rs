@@ -61,7 +61,7 @@ struct Decoder {
 
 impl Decoder {
     fn new(rule: Rule, drafting: Drafting, model: Option<Rule>, settings: &SamplerSettings) -> Self {
-        let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, cost());
+        let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, cost().into());
         if let Some(rule) = model {
             let executor = weights(rule).executor(N_CELLS).unwrap();
             speculation = speculation.with_model(Box::new(ModelDrafter::new(executor, N_VOCAB)));

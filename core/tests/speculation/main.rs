@@ -231,7 +231,7 @@ fn run_with(
     let clock = Clock::default();
     let text: Arc<Vec<Token>> = Arc::new([workload.prompt.as_slice(), &workload.output].concat());
     let n_prompt = workload.prompt.len();
-    let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, cost);
+    let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, cost.into());
     if let Some(skill) = skill {
         let (clock, text) = (clock.clone(), text.clone());
         speculation = speculation.with_model(Box::new(SimulatedModel {
@@ -479,7 +479,7 @@ fn drafting_without_a_model_costs_little() {
     use std::time::{Duration, Instant};
     for workload in workload::tasks(400) {
         let text: Vec<Token> = [workload.prompt.as_slice(), &workload.output].concat();
-        let mut spec = Speculation::new(Drafting::Auto, Limits::default(), N_VOCAB, OWN_Q8.measured());
+        let mut spec = Speculation::new(Drafting::Auto, Limits::default(), N_VOCAB, OWN_Q8.measured().into());
         let start = Instant::now();
         for at in 0..workload.prompt.len() {
             spec.read(text[at], Some(&said_of_prompt(text[at], text[at + 1], at as u64)));

@@ -11,6 +11,7 @@ use crate::tokenizer::{Encoding, Vocabulary};
 #[derive(Clone, Debug)]
 pub struct ByteVocabulary {
     pieces: Vec<String>,
+    special: [String; SPECIAL.len()],
 }
 
 const SPECIAL: [&str; 4] = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"];
@@ -33,7 +34,7 @@ impl ByteVocabulary {
 
     /// With `pieces` as further tokens, in order from 260; empty ones are never matched.
     pub fn with_pieces(pieces: &[&str]) -> Self {
-        Self { pieces: pieces.iter().map(ToString::to_string).collect() }
+        Self { pieces: pieces.iter().map(ToString::to_string).collect(), special: SPECIAL.map(str::to_owned) }
     }
 
     /// The tokens of `text`, special tokens read as such, without a begin-of-sequence token.
@@ -99,6 +100,10 @@ impl Vocabulary for ByteVocabulary {
 
     fn is_end_of_generation(&self, token: Token) -> bool {
         token == Self::EOS || token == Self::END
+    }
+
+    fn control_texts(&self) -> &[String] {
+        &self.special
     }
 
     fn bos(&self) -> Option<Token> {

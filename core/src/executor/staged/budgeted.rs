@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 
 use super::graphs::Graphs;
 use super::state::State;
-use super::weights::{LayerWeights, Setup, StagedModel, StagedOptions, Weight};
+use super::weights::{LayerWeights, Setup, StagedModel, StagedOptions, Weight, no_kernel};
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
+use crate::executor::options::Kernels;
 use crate::gguf::Gguf;
 use crate::kernels::gemm::Isa;
 use crate::kernels::machine::Device;
@@ -22,7 +23,7 @@ use crate::kernels::region::{Piece, Region};
 use crate::kernels::store::{AnchorId, StoreBuilder};
 use crate::metrics::FlashMetrics;
 use crate::residency::ResidencyInfo;
-use crate::residency::layout::{Form, Part, Role, blobs};
+use crate::residency::layout::{Blob, Form, Part, Role, blobs};
 use crate::residency::plan::{Plan, Sizes};
 use crate::residency::sidecar::{PreparedSource, Sidecar};
 use crate::residency::source::{BlobSource, ModelSource, ReadBlocks, read_blob};
@@ -32,6 +33,8 @@ use crate::residency::stream::{IN_FLIGHT, Pass, Stream};
 pub(crate) struct Within<'a> {
     /// Bytes that model and process may take.
     pub(crate) budget: u64,
+    /// Bytes of it that are for the process beside the model.
+    pub(crate) beside: u64,
     /// Positions of the session that is planned for.
     pub(crate) n_cells: usize,
     /// The model's first file.
@@ -64,17 +67,17 @@ pub(super) struct Share {
 
 /// What a program takes that does nothing but run the model: code, vocabulary, template, tables of drafters, threads and the headers
 /// of graphs.
-const ALLOWANCE: u64 = 40 << 20;
+pub(crate) const ALLOWANCE: u64 = 40 << 20;
 
 /// What one model takes, as the plan wants to know it.
-pub(crate) fn sizes(setup: &Setup, file: &Gguf<'_>, n_cells: usize) -> Sizes {
+fn sizes(setup: &Setup, file: &Gguf<'_>, n_cells: usize, beside: u64) -> Sizes {
     let mut blobs = blobs(&setup.arch, file, setup.options.kernels, Isa::detect());
     let matrices: HashSet<_> = blobs.iter().flat_map(|blob| &blob.parts).map(|part| (part.file, part.offset)).collect();
     let vectors = file.tensors().iter().filter(|tensor| !matrices.contains(&(tensor.file, tensor.offset)));
     let vectors: u64 = vectors.map(|tensor| tensor.size).sum();
     let outside = blobs.pop().map_or(0, |blob| blob.bytes as u64);
     let max_rows = setup.options.max_rows.min(n_cells);
-    let session = session_bytes(setup, n_cells, max_rows) + ALLOWANCE;
+    let session = session_bytes(setup, n_cells, max_rows) + beside;
     Sizes {
         layers: blobs.iter().map(|blob| blob.bytes as u64).collect(),
         always: outside + vectors,
@@ -115,7 +118,7 @@ impl Forecast {
         n_cells: usize,
         folder: Option<&Path>,
     ) -> Result<Self> {
-        let sizes = sizes(setup, file, n_cells);
+        let sizes = sizes(setup, file, n_cells, ALLOWANCE);
         let plan = plan(&sizes, budget)?;
         let source = Arc::new(ModelSource::new(files, blobs(&setup.arch, file, setup.options.kernels, Isa::detect())));
         let outside = source.blobs().last().map_or(&[][..], |blob| &blob.parts);
@@ -157,11 +160,14 @@ impl StagedModel {
         within: Within<'_>,
     ) -> Result<Arc<Self>> {
         let mut setup = Setup { arch, options };
-        let sizes = sizes(&setup, file, within.n_cells);
+        let sizes = sizes(&setup, file, within.n_cells, within.beside);
         let plan = plan(&sizes, within.budget)?;
         log::info!("memory budget of {} bytes: {}", within.budget, plan);
         setup.options.max_rows = plan.max_rows;
         let blobs = blobs(&setup.arch, file, setup.options.kernels, Isa::detect());
+        if setup.options.kernels == Kernels::Own {
+            check_packed(&blobs)?;
+        }
         let model = Arc::new(ModelSource::new(within.files, blobs));
         let mut info = info(&plan, within.budget);
         let mut source = Arc::clone(&model) as Arc<dyn BlobSource>;
@@ -204,6 +210,14 @@ fn prepare(
 
 /// Of the time of loading, what preparing takes, in the eyes of who watches.
 const PREPARING: f32 = 0.8;
+
+/// Fails with `InvalidOption` if our kernels do not multiply one of the matrices.
+fn check_packed(blobs: &[Blob]) -> Result<()> {
+    let parts = blobs.iter().flat_map(|blob| &blob.parts).filter(|part| part.role != Role::Embedding);
+    let is_plain = |part: &&Part| matches!(part.form, Form::Plain { .. });
+    let plain = parts.filter(is_plain).find_map(|part| Some(no_kernel(&format!("a matrix ({:?})", part.role))));
+    plain.map_or(Ok(()), Err)
+}
 
 /// A plan in the words of the API.
 pub(crate) fn info(plan: &Plan, budget: u64) -> ResidencyInfo {

@@ -11,7 +11,7 @@ use super::StagedExecutor;
 use super::budgeted::Residency;
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
 use crate::cancel::Cancel;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::options::{Kernels, KvType};
 use crate::executor::{Executor, Weights};
 use crate::gguf::{Gguf, TensorInfo};
@@ -167,6 +167,8 @@ impl StagedModel {
     }
 
     /// A model of weights that are placed.
+    ///
+    /// Fails with `InvalidOption` if only our kernels may run and they cannot.
     pub(super) fn from_parts(
         setup: Setup,
         layers: Vec<LayerWeights>,
@@ -175,6 +177,9 @@ impl StagedModel {
         store: Arc<TensorStore>,
         residency: Option<Residency>,
     ) -> Result<Arc<Self>> {
+        if setup.options.kernels == Kernels::Own && !setup.attends() {
+            return Err(no_kernel(&format!("attention with heads of {} numbers", setup.arch.head_dim)));
+        }
         let machine = Mutex::new(Machine::new(Device::cpu()?, Arc::clone(&setup.options.threads))?);
         Ok(Arc::new(Self { setup, layers, globals, output, isa: Isa::detect(), store, machine, residency }))
     }
@@ -310,6 +315,9 @@ impl<'a> Loader<'a> {
             self.mappings[info.file].release(info.offset, info.size);
             return Ok(Weight::Packed(id));
         }
+        if self.kernels == Kernels::Own {
+            return Err(no_kernel(&format!("`{}` is {} {:?}", info.name, info.ty.name(), info.shape.dims())));
+        }
         let (element, dims) = (info.ty.code(), info.shape.dims());
         let Some(layout) = self.device.preferred_layout(element, dims) else {
             return self.plain(info).map(Weight::Ggml);
@@ -337,4 +345,10 @@ impl<'a> Loader<'a> {
         let range = |at: u64| usize::try_from(at).expect("a mapped file fits the address space");
         &self.mappings[info.file].bytes()[range(info.offset)..range(info.end())]
     }
+}
+
+/// What is refused when only our kernels may run.
+pub(super) fn no_kernel(what: &str) -> Error {
+    let reason = format!("`own` has no kernel for this: {what}; `auto` leaves it to ggml");
+    ErrorKind::InvalidOption { option: "kernels", reason }.into()
 }
