@@ -10,7 +10,7 @@ use super::load::{describe, staged_options, thread_options};
 use super::{ExecutorChoice, ModelFile, ModelOptions};
 use crate::error::{ErrorKind, Result};
 use crate::executor::memory::available_memory;
-use crate::executor::staged::{Forecast, Setup};
+use crate::executor::staged::{ALLOWANCE, Forecast, Setup};
 use crate::gguf::validate::validate;
 use crate::kernels::threads::ThreadPool;
 use crate::residency::ResidencyInfo;
@@ -48,31 +48,24 @@ impl ModelFile {
     /// `OutOfMemory`, with the smallest budget, if the model does not fit; `InvalidOption` if there is no budget or the
     /// staged executor does not run the model; what [`Model::load`](super::Model::load) returns for a damaged file.
     pub fn forecast(&self, options: &ModelOptions) -> Result<ResidencyForecast> {
-        let gguf = self.gguf()?;
-        validate(&gguf).map_err(|unusable| unusable.in_file(self.path()))?;
-        let missing = |reason: &str| ErrorKind::InvalidOption { option: "memory_budget", reason: reason.to_owned() };
-        let budget = options.memory_budget.bytes(available_memory())?;
-        let budget = budget.ok_or_else(|| missing("there is nothing to plan without one"))?;
-        let (Route::Staged(arch), _) = self.route(&gguf, ExecutorChoice::Staged)? else {
-            return Err(missing("llama.cpp's context cannot keep one").into());
-        };
-        let n_cells = describe(&gguf, options).context_length;
-        let setup = Setup {
-            arch: *arch,
-            options: staged_options(options, &Arc::new(ThreadPool::new(&thread_options(options))?)),
-        };
-        let files = self.direct()?;
-        let first = Arc::clone(&files[0]);
-        let forecast =
-            Forecast::new(&setup, &gguf, self.first(), files, budget, n_cells, options.cache_dir.as_deref())?;
-        let flash = flash_bandwidth(&*first, self.parts()[0].bytes().len() as u64, IN_FLIGHT)?;
-        let memory = memory_bandwidth(setup.options.threads.n_threads())?;
+        let missing = "there is nothing to plan without one".to_owned();
+        let missing = ErrorKind::InvalidOption { option: "memory_budget", reason: missing };
+        let budget = options.memory_budget.bytes(available_memory())?.ok_or(missing)?;
+        let threads = Arc::new(ThreadPool::new(&thread_options(options))?);
+        let draft = options.draft_model.as_deref().map(Self::open).transpose()?;
+        let draft = draft.map(|draft| draft.within(options, &threads, budget, 0)).transpose()?;
+        // The draft model is in memory as a whole.
+        let taken = draft.map_or(0, |draft| draft.info.memory + draft.info.streamed_bytes);
+        let forecast = self.within(options, &threads, budget.saturating_sub(taken), ALLOWANCE)?;
+        let first = &self.direct()?[0];
+        let flash = flash_bandwidth(&**first, self.parts()[0].bytes().len() as u64, IN_FLIGHT)?;
+        let memory = memory_bandwidth(threads.n_threads())?;
         let info = forecast.info;
         let seconds = (info.streamed_bytes as f64 / flash)
             .max((info.streamed_bytes + info.pinned_bytes - forecast.embedding_bytes) as f64 / memory);
         Ok(ResidencyForecast {
             info,
-            smallest_budget: forecast.smallest,
+            smallest_budget: forecast.smallest + taken,
             prepared_path: forecast.prepared_path,
             prepared_bytes: forecast.prepared_bytes,
             prepared_ready: forecast.prepared_ready,
@@ -80,5 +73,26 @@ impl ModelFile {
             memory_bandwidth: memory,
             tokens_per_s: 1.0 / seconds,
         })
+    }
+
+    /// What loading this file alone within `budget` bytes would come to, of which `beside` are for the process.
+    fn within(&self, options: &ModelOptions, threads: &Arc<ThreadPool>, budget: u64, beside: u64) -> Result<Forecast> {
+        let gguf = self.gguf()?;
+        validate(&gguf).map_err(|unusable| unusable.in_file(self.path()))?;
+        let (Route::Staged(arch), _) = self.route(&gguf, ExecutorChoice::Staged)? else {
+            let reason = "llama.cpp's context cannot keep one".to_owned();
+            return Err(ErrorKind::InvalidOption { option: "memory_budget", reason }.into());
+        };
+        let n_cells = describe(&gguf, options).context_length;
+        let setup = Setup { arch: *arch, options: staged_options(options, threads) };
+        Forecast::new(
+            &setup,
+            &gguf,
+            self.first(),
+            self.direct()?,
+            [budget, beside],
+            n_cells,
+            options.cache_dir.as_deref(),
+        )
     }
 }

@@ -104,7 +104,8 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// Of the model at `model`, whose `files` are open, with one session of `n_cells` positions.
+    /// Of the model at `model`, whose `files` are open, within `budget` bytes, of which some are for the process `beside` it, with one
+    /// session of `n_cells` positions.
     ///
     /// # Errors
     ///
@@ -114,11 +115,11 @@ impl Forecast {
         file: &Gguf<'_>,
         model: &Path,
         files: Vec<Arc<dyn ReadBlocks>>,
-        budget: u64,
+        [budget, beside]: [u64; 2],
         n_cells: usize,
         folder: Option<&Path>,
     ) -> Result<Self> {
-        let sizes = sizes(setup, file, n_cells, ALLOWANCE);
+        let sizes = sizes(setup, file, n_cells, beside);
         let plan = plan(&sizes, budget)?;
         let source = Arc::new(ModelSource::new(files, blobs(&setup.arch, file, setup.options.kernels, Isa::detect())));
         let outside = source.blobs().last().map_or(&[][..], |blob| &blob.parts);
