@@ -59,9 +59,9 @@ fn main() {
 /// Microseconds.
 fn best(isa: Isa, shape: &AttentionShape, cells: usize, ancestors: &[u64], n_threads: usize) -> f64 {
     let rows = ancestors.len();
-    let stride = shape.keys.bytes(shape.n_head_kv * shape.head_dim);
+    let stride = shape.keys.bytes(shape.head_dim);
     // Halves of 0.01 and bytes of 0x21.
-    let cache = vec![0x21_u8; stride * cells];
+    let cache = vec![0x21_u8; stride * cells * shape.n_head_kv];
     let q = vec![0.25_f32; rows * shape.n_head * shape.head_dim];
     let mut out = vec![0.0_f32; q.len()];
     let visibility = Visibility::new(cells - rows, ancestors, 1).unwrap();
@@ -74,8 +74,10 @@ fn best(isa: Isa, shape: &AttentionShape, cells: usize, ancestors: &[u64], n_thr
             q_head_stride: shape.head_dim,
             k: cache.as_ptr(),
             k_stride: stride,
+            k_head_stride: stride * cells,
             v: cache.as_ptr(),
             v_stride: stride,
+            v_head_stride: stride * cells,
             out: std::ptr::with_exposed_provenance_mut(address),
             out_stride: shape.n_head * shape.head_dim,
         };

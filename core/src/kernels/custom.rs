@@ -118,7 +118,7 @@ impl<'g> Builder<'g> {
 pub(crate) const SIGHT_HEADER: usize = 2;
 
 impl<'g> Builder<'g> {
-    /// Attention of `q`, `[head_dim, heads, rows]`, over the cells of `keys` and `values`, `[n_embd_kv, cells]`, as far as each row sees:
+    /// Attention of `q`, `[head_dim, heads, rows]`, over the cells of `keys` and `values`, `[head_dim, cells, kv_heads]`, as far as each row sees:
     /// `[head_dim · heads, rows]`. `sight` is `[SIGHT_HEADER + words · rows]`, i64, as [`Visibility`] takes it.
     pub(crate) fn attend(
         &self,
@@ -157,8 +157,10 @@ impl Node for Attend {
                 q_head_stride: q.nb[1] / size_of::<f32>(),
                 k: keys.data.cast(),
                 k_stride: keys.nb[1],
+                k_head_stride: keys.nb[2],
                 v: values.data.cast(),
                 v_stride: values.nb[1],
+                v_head_stride: values.nb[2],
                 out: dst.data.cast(),
                 out_stride: dst.nb[1] / size_of::<f32>(),
             };

@@ -22,8 +22,6 @@ pub(super) struct StageInputs<'g> {
     pub(super) sight: SightInput<'g>,
     /// Frequency factors of the rotation, if the file has any.
     pub(super) rope_factors: Option<Tensor<'g>>,
-    /// Rows of the pass.
-    pub(super) rows: i64,
 }
 
 /// Who sees whom, and so whose kernels attend.
@@ -60,9 +58,9 @@ impl<'g> Block<'_, 'g> {
     ) -> Option<Tensor<'g>> {
         let normed = self.norm(h, T::AttnNorm);
         let (q, k, v) = self.queries_keys_values(inputs, normed);
-        let n_kv_row = i64::from(self.arch.n_embd_kv());
-        self.graph.set_rows(self.keys, self.graph.reshape(k, &[n_kv_row, inputs.rows]), inputs.cells);
-        self.graph.set_rows(self.values, v, inputs.cells);
+        for (cache, x) in [(self.keys, k), (self.values, self.heads(v, self.arch.n_heads_kv))] {
+            self.graph.set_rows(cache, self.graph.permute(x, [0, 2, 1, 3]), inputs.cells);
+        }
         if matches!(wanted, Some(None)) {
             return None;
         }
@@ -132,10 +130,7 @@ impl<'g> Block<'_, 'g> {
             }
         };
         let (dim, kv) = (i64::from(self.arch.head_dim), i64::from(self.arch.n_heads_kv));
-        let heads = |cache: Tensor<'g>| {
-            let head_bytes = cache.nb(1) / self.arch.n_heads_kv as usize;
-            self.graph.view_3d(cache, [dim, n_kv, kv], [cache.nb(1), head_bytes], 0)
-        };
+        let heads = |cache: Tensor<'g>| self.graph.view_3d(cache, [dim, n_kv, kv], [cache.nb(1), cache.nb(2)], 0);
         self.graph.attention(q, heads(self.keys), heads(self.values), mask, shape.scale, shape.soft_cap)
     }
 

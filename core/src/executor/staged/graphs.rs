@@ -192,7 +192,6 @@ impl Graphs {
                 Sight::Masks(id, window) => SightInput::Masks { mask: mask(id), window_mask: window.map(mask), n_kv },
             },
             rope_factors: self.rope_factors().map(|id| graph.stored(WEIGHTS, id)),
-            rows,
         }
     }
 

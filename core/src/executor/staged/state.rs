@@ -28,9 +28,10 @@ pub(super) struct StateTensors {
     pub(super) sight: Sight,
     /// `[n_embd, max_rows]`, f32.
     pub(super) hidden: TensorId,
-    /// `[n_embd_kv, padded cells]` per layer.
+    /// `[head_dim, padded cells, kv heads]` per layer: attention reads one head over all cells, so a head's cells follow each
+    /// other, as the memory's own prefetching wants it.
     pub(super) keys: Vec<TensorId>,
-    /// `[n_embd_kv, padded cells]` per layer.
+    /// As `keys`.
     pub(super) values: Vec<TensorId>,
 }
 
@@ -50,7 +51,9 @@ pub(super) struct State {
     tensors: StateTensors,
     window: Option<usize>,
     n_embd: usize,
-    cell_bytes: usize,
+    /// Of one head in one cell.
+    head_bytes: usize,
+    n_heads_kv: usize,
     numbers: Vec<i32>,
     cells: Vec<i64>,
     mask: Vec<u16>,
@@ -84,10 +87,10 @@ impl State {
 
     pub(super) fn new(model: &StagedModel, n_cells: usize, max_rows: usize) -> Result<Self> {
         let (arch, kv_type) = (model.arch(), model.options().kv_type);
-        let n_embd_kv = arch.n_embd_kv() as usize;
-        let (kv_element, cell_bytes) = match kv_type {
-            KvType::F16 => (element::F16, n_embd_kv * 2),
-            KvType::Q8_0 if arch.head_dim.is_multiple_of(32) => (element::Q8_0, n_embd_kv / 32 * 34),
+        let head_dim = arch.head_dim as usize;
+        let (kv_element, head_bytes) = match kv_type {
+            KvType::F16 => (element::F16, head_dim * 2),
+            KvType::Q8_0 if head_dim.is_multiple_of(32) => (element::Q8_0, head_dim / 32 * 34),
             KvType::Q8_0 => {
                 let reason =
                     format!("q8_0 needs heads of a multiple of 32 elements, these have {}; use f16", arch.head_dim);
@@ -100,13 +103,14 @@ impl State {
             tensors,
             window: arch.window.map(|w| w as usize),
             n_embd: arch.n_embd as usize,
-            cell_bytes,
+            head_bytes,
+            n_heads_kv: arch.n_heads_kv as usize,
             numbers: Vec::with_capacity(max_rows),
             cells: Vec::with_capacity(max_rows),
             mask: Vec::new(),
             ancestors: vec![0; SIGHT_HEADER + max_rows.div_ceil(64) * max_rows],
             row: vec![0.0; arch.n_embd as usize],
-            cell: vec![0; cell_bytes],
+            cell: vec![0; head_bytes],
         })
     }
 
@@ -179,9 +183,12 @@ impl State {
 
     /// Copies K and V of one cell over another in every layer.
     pub(super) fn move_cell(&mut self, from: usize, to: usize) {
+        let cells = Self::padded(self.tensors.n_cells);
         for &tensor in self.tensors.keys.iter().chain(&self.tensors.values) {
-            self.store.read(tensor, from * self.cell_bytes, &mut self.cell);
-            self.store.write(tensor, to * self.cell_bytes, &self.cell);
+            for head in 0..self.n_heads_kv {
+                self.store.read(tensor, (head * cells + from) * self.head_bytes, &mut self.cell);
+                self.store.write(tensor, (head * cells + to) * self.head_bytes, &self.cell);
+            }
         }
     }
 }
@@ -195,7 +202,8 @@ fn allocate(model: &StagedModel, kv: u32, n_cells: usize, max_rows: usize) -> Re
     let n_layers = arch.n_layers as usize;
     let mut store = StoreBuilder::new(Device::cpu()?, 7 + 2 * n_layers, Vec::new());
     let (rows, cells) = (max_rows as u64, State::padded(n_cells) as u64);
-    let kv_shape = [u64::from(arch.n_embd_kv()), cells];
+    let kv_shape = [arch.head_dim, arch.n_heads_kv].map(u64::from);
+    let kv_shape = [kv_shape[0], cells, kv_shape[1]];
     let sight = if model.attends() {
         let words = SIGHT_HEADER as u64 + rows.div_ceil(64) * rows;
         Sight::Ancestors(store.zeroed("inputs", element::I64, &[words])?)

@@ -26,14 +26,18 @@ pub(crate) struct Operands {
     pub(crate) q_row_stride: usize,
     /// Floats from one head of a row's queries to the next.
     pub(crate) q_head_stride: usize,
-    /// Keys, `[cells, n_head_kv, head_dim]`; a cell's heads follow each other.
+    /// Keys of a head and a cell, at any strides. One thread reads one head, so it is fast where a head's cells follow each other.
     pub(crate) k: *const u8,
     /// Bytes from one cell's keys to the next.
     pub(crate) k_stride: usize,
+    /// Bytes from one head's keys to the next.
+    pub(crate) k_head_stride: usize,
     /// Values, like keys.
     pub(crate) v: *const u8,
     /// Bytes from one cell's values to the next.
     pub(crate) v_stride: usize,
+    /// Bytes from one head's values to the next.
+    pub(crate) v_head_stride: usize,
     /// Results, `[rows, n_head, head_dim]`; a row's heads follow each other.
     pub(crate) out: *mut f32,
     /// Floats from one row of results to the next.
@@ -282,8 +286,8 @@ impl<'a> Unit<'a> {
         self.rows.len() * self.node.shape.group()
     }
 
-    fn cache(&self, cells: *const u8, stride: usize, format: super::CacheFormat) -> Cache {
-        Cache { cells: cells.wrapping_add(self.head * format.bytes(self.node.shape.head_dim)), stride, format }
+    fn cache(&self, cells: *const u8, stride: usize, head_stride: usize, format: super::CacheFormat) -> Cache {
+        Cache { cells: cells.wrapping_add(self.head * head_stride), stride, format }
     }
 
     /// Gathers a range, from nothing, into `states`.
@@ -294,8 +298,8 @@ impl<'a> Unit<'a> {
     #[inline(always)]
     unsafe fn gather_range<V: Vector>(&mut self, range: usize, states: *mut f32) {
         let (shape, operands) = (self.node.shape, self.node.operands);
-        let keys = self.cache(operands.k, operands.k_stride, shape.keys);
-        let values = self.cache(operands.v, operands.v_stride, shape.values);
+        let keys = self.cache(operands.k, operands.k_stride, operands.k_head_stride, shape.keys);
+        let values = self.cache(operands.v, operands.v_stride, operands.v_head_stride, shape.values);
         let mut cells = [0; TILE];
         // SAFETY: the caller's promise; the positions that rows see are in cells of the caches.
         unsafe {

@@ -140,8 +140,10 @@ impl Case {
                         q_head_stride: self.shape.head_dim,
                         k: self.keys.bytes.as_ptr(),
                         k_stride: self.keys.stride,
+                        k_head_stride: self.keys.format.bytes(self.shape.head_dim),
                         v: self.values.bytes.as_ptr(),
                         v_stride: self.values.stride,
+                        v_head_stride: self.values.format.bytes(self.shape.head_dim),
                         out: std::ptr::with_exposed_provenance_mut(address),
                         out_stride: self.row_len(),
                     };
