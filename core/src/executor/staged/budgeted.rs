@@ -214,10 +214,11 @@ const PREPARING: f32 = 0.8;
 
 /// Fails with `InvalidOption` if our kernels do not multiply one of the matrices.
 fn check_packed(blobs: &[Blob]) -> Result<()> {
-    let parts = blobs.iter().flat_map(|blob| &blob.parts).filter(|part| part.role != Role::Embedding);
-    let is_plain = |part: &&Part| matches!(part.form, Form::Plain { .. });
-    let plain = parts.filter(is_plain).find_map(|part| Some(no_kernel(&format!("a matrix ({:?})", part.role))));
-    plain.map_or(Ok(()), Err)
+    let mut multiplied = blobs.iter().flat_map(|blob| &blob.parts).filter(|part| part.role != Role::Embedding);
+    match multiplied.find(|part| matches!(part.form, Form::Plain { .. })) {
+        Some(part) => Err(no_kernel(&format!("a matrix ({:?})", part.role))),
+        None => Ok(()),
+    }
 }
 
 /// A plan in the words of the API.
