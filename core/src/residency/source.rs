@@ -144,7 +144,7 @@ pub(super) fn check_unchanged(file: &dyn ReadBlocks) -> Result<()> {
 pub(super) fn read_exactly(file: &dyn ReadBlocks, offset: u64, out: &mut [u8], wanted: usize) -> Result<u64> {
     let n_read = file.read_at(offset, out).map_err(|error| failed(file, error))?;
     if n_read < wanted {
-        let reason = format!("it ends at byte {}, before what is to be read: it was cut", offset + n_read as u64);
+        let reason = format!("{wanted} bytes are to be read from byte {offset} on, and there are {n_read}: it was cut");
         return Err(failed(file, io::Error::new(io::ErrorKind::UnexpectedEof, reason)));
     }
     Ok(n_read as u64)

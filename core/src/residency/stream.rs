@@ -308,11 +308,14 @@ impl Shared {
 
     fn give_back(&self, request: Request, result: Result<Read>, state: &mut State) {
         let Request { turn, index, slot, piece } = request;
+        // Nobody waits for what was given up, so nobody is told that it failed.
+        let is_wanted = !matches!(state.slots[slot], Slot::Filling { given_up: true, .. });
         match result {
             Ok(read) => {
                 state.figures.bytes += read.bytes;
                 state.figures.packed_bytes += read.packed;
             }
+            Err(_) if !is_wanted => {}
             Err(error) => {
                 log::warn!("reading layer {}: {error}", self.layer_of(turn));
                 state.failed.get_or_insert(error);
