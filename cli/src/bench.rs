@@ -1,21 +1,29 @@
-//! `fulcrum bench`: the staged executor beside llama.cpp's context, on the same file, with the same threads, in one process.
+//! `fulcrum bench`: the staged executor beside llama.cpp's context, on the same file, with the same threads, in one process; with
+//! workloads, ways of drafting beside both (`drafting`).
 
+mod bandwidth;
+mod drafting;
 mod measure;
+mod mode;
+mod race;
+mod workload;
 
 use crate::failure::{Failure, Result};
 use crate::loading::{self, Loaded};
 use crate::output;
-use fulcrum::model::{ExecutorChoice, ModelOptions};
+use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::{ErrorKind, MemoryBudget};
 use indicatif::ProgressBar;
 use measure::{Contestant, Figures, Load, measure};
+use mode::Mode;
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measure the executors against each other: prefill and decode, medians of interleaved rounds
+/// Measure the executors against each other: prefill and decode, medians of interleaved rounds. With --workload, measure ways of
+/// drafting against plain decoding and llama.cpp
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// GGUF file; of a split model, its first file
@@ -30,6 +38,30 @@ pub(crate) struct Bench {
     /// Rounds that count
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: NonZeroUsize,
+    /// Files of prompts, a JSON object with `messages` per line: answer them in all --modes
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    workload: Vec<PathBuf>,
+    /// GGUF file of the draft model
+    #[arg(short, long, value_name = "FILE", requires = "workload")]
+    draft: Option<PathBuf>,
+    /// Ways to decode, of off, auto, context, chain:N and llama (llama.cpp's own context, plainly)
+    #[arg(
+        long,
+        value_name = "MODE,...",
+        value_delimiter = ',',
+        requires = "workload",
+        default_value = "off,auto,context,chain:2,chain:4,chain:8,chain:16,llama"
+    )]
+    modes: Vec<Mode>,
+    /// Prompts of each file [default: all]
+    #[arg(long, value_name = "N", requires = "workload")]
+    limit: Option<NonZeroUsize>,
+    /// Tokens of an answer at most
+    #[arg(short = 'n', long, value_name = "N", requires = "workload", default_value = "128")]
+    max_tokens: NonZeroUsize,
+    /// Whose kernels multiply in the staged executor: auto, own or ggml [default: auto]
+    #[arg(long, value_name = "NAME")]
+    kernels: Option<Kernels>,
     /// CPU threads [default: the performance cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -67,6 +99,9 @@ const BASELINE: &str = "llama.cpp";
 
 impl Bench {
     pub(crate) fn run(self) -> Result<()> {
+        if !self.workload.is_empty() {
+            return drafting::run(&self);
+        }
         let load = Load { prefill: self.prefill.into(), decode: self.decode.into(), rounds: self.rounds.into() };
         let mut contestants = self.contestants(load)?;
         let bar = ProgressBar::new(self.rounds.get() as u64 + 1);
@@ -96,6 +131,11 @@ impl Bench {
                 memory_budget: match choice {
                     ExecutorChoice::LlamaCpp => MemoryBudget::Unlimited,
                     _ => self.memory_budget.unwrap_or_default(),
+                },
+                kernels: if choice == ExecutorChoice::Staged {
+                    self.kernels.unwrap_or_default()
+                } else {
+                    Kernels::Auto
                 },
                 ..ModelOptions::default()
             };

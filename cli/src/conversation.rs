@@ -120,6 +120,11 @@ pub(crate) mod tests {
 
     /// A conversation with a fake that answers a message with itself in capitals.
     pub(crate) fn echo(options: SessionOptions) -> Conversation {
+        Conversation::new(ChatSession::new(echo_parts(), options).unwrap(), Interrupt::default())
+    }
+
+    /// That fake.
+    pub(crate) fn echo_parts() -> ModelParts {
         let vocabulary = ByteVocabulary::new();
         let marker = vocabulary.tokens("<|im_start|>assistant\n");
         let question = vocabulary.tokens("<|im_start|>user\n");
@@ -130,8 +135,7 @@ pub(crate) mod tests {
         };
         let rule = Rule::replying(vocabulary.n_tokens(), &marker, ByteVocabulary::END, reply);
         let template = Arc::new(ChatTemplate::new(None, "", "").unwrap());
-        let parts = ModelParts::new(Script::new(rule).weights(), Arc::new(vocabulary), template, 256);
-        Conversation::new(ChatSession::new(parts, options).unwrap(), Interrupt::default())
+        ModelParts::new(Script::new(rule).weights(), Arc::new(vocabulary), template, 256)
     }
 
     /// What a line makes the chat write.

@@ -80,9 +80,7 @@ impl Generation<'_> {
         let prefilled = self.ledger.flash();
         self.metrics.prefill_flash = prefilled.since(&before);
         self.emit()?;
-        if text.ended.is_none() {
-            self.let_model_read()?;
-        }
+        self.read(&text, &projector)?;
         let finish_reason = loop {
             if let Some(reason) = text.ended {
                 break reason;

@@ -45,6 +45,8 @@ pub mod kernels;
 
 pub mod speculation;
 
+mod small_file;
+
 pub mod decode;
 
 pub mod session;

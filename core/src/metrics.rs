@@ -67,7 +67,7 @@ pub struct GenerationMetrics {
     pub prompt_tokens: u64,
     /// Of those, taken from the K/V cache instead of being run again.
     pub reused_tokens: u64,
-    /// Reading the prompt: until the first token is chosen, and behind that the draft model's reading of it.
+    /// Reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
     pub prefill_s: f64,
     /// Time to first token: from the call until the first token is chosen; rendering, encoding and waiting included.
     pub ttft_s: f64,

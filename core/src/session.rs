@@ -19,7 +19,9 @@ mod worker;
 pub use options::{ContextOverflow, GenerationOptions, Response, SessionOptions};
 pub use stream::{Canceller, ResponseStream};
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -29,11 +31,13 @@ use self::worker::{Answerer, Job, Prompt, Request};
 use crate::chat::{ChatTemplate, Message, Tool};
 use crate::decode::Ledger;
 use crate::draft::ModelDrafter;
+use crate::draft::store::{MAX_BYTES, SavedDrafts, vocabulary_hash};
 use crate::error::{ErrorKind, Result};
 use crate::executor::{ExecutorShape, Weights};
 use crate::growth::Limits;
 use crate::metrics::SessionMetrics;
 use crate::sampling::Sampler;
+use crate::small_file;
 use crate::speculation::{Drafting, Experience, Speculation};
 use crate::stop::StopStrings;
 use crate::tokenizer::{Encoding, Vocabulary};
@@ -196,6 +200,34 @@ impl ChatSession {
         self.core.send(Job::Context(tokens))
     }
 
+    /// Writes what answers are drafted from to the file at `path`, for [`load_drafts`](Self::load_drafts) in a later session, so that
+    /// it is fast from its first answer on. The file holds text of the conversation and of what was handed in, token by token: it is
+    /// as private as they are. At most 13 MB, mostly far less; written whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` while an answer is generated, `Closed`, and `File`.
+    pub fn save_drafts(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.core.shared.edit(|_| ())?;
+        let (to, saved) = channel();
+        self.core.send(Job::Save(to))?;
+        let saved: SavedDrafts = saved.recv().map_err(|_| ErrorKind::Closed)?;
+        small_file::write(path.as_ref(), &saved.encode(vocabulary_hash(&*self.vocabulary)))
+    }
+
+    /// Lets answers be drafted from what a session of a model with the same vocabulary [saved](Self::save_drafts) too, from the next
+    /// one on. No answer changes with it.
+    ///
+    /// # Errors
+    ///
+    /// `File` if it cannot be read, `InvalidOption` if it is something else, damaged, of another version or of another vocabulary: an
+    /// app may well go on without it. `Closed`.
+    pub fn load_drafts(&self, path: impl AsRef<Path>) -> Result<()> {
+        let bytes = small_file::read(path.as_ref(), MAX_BYTES)?;
+        let saved = SavedDrafts::decode(&bytes, vocabulary_hash(&*self.vocabulary), self.n_vocab)?;
+        self.core.send(Job::Restore(Box::new(saved)))
+    }
+
     /// Cancels the answer that is being generated, if there is one. To be sure which one, use [`ResponseStream::canceller`].
     pub fn cancel(&self) {
         self.core.shared.cancel();
@@ -216,7 +248,7 @@ impl ChatSession {
         self.core.shared.edit(|conversation| conversation.restore(messages))
     }
 
-    /// Forgets all turns; system prompt and tools stay.
+    /// Forgets all turns, also as something to draft from; system prompt, tools and text that was handed in stay.
     ///
     /// # Errors
     ///
@@ -225,7 +257,9 @@ impl ChatSession {
         self.core.shared.edit(|conversation| {
             conversation.messages.clear();
             conversation.dropped = 0;
-        })
+        })?;
+        // A closed session has forgotten everything already.
+        self.core.send(Job::Forget).or(Ok(()))
     }
 
     /// Replaces the system prompt. The next prompt is run again from there on.

@@ -2,7 +2,8 @@
 //!
 //! The target's word at a position of the prompt shows what the drafters' claims are worth there, so that drafting need not wait
 //! for the answer to learn it (CoordGen 1.1). But it costs the output projection, and the last layer in full, once per token,
-//! which delays the first token; so only an eighth of the rows that are run are heard, the latest of them.
+//! which delays the first token; so only as many rows are heard as one per cent of prefill pays for, the latest ones. What the
+//! drafters do with all that waits until the first token is out.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +16,11 @@ use crate::error::{ErrorKind, Result};
 use crate::executor::Row;
 use crate::token::Token;
 
-/// Of the rows that prefill runs, one in so many is heard: under 3 % of its time with the largest vocabularies there are, where
-/// the projection is a quarter of the model.
-const HEARD: usize = 8;
+/// Share of prefill that hearing rows may cost.
+const HEARING: f64 = 0.01;
+
+/// What projecting a row costs beside all layers at most: the largest vocabularies make the projection a quarter of a small model.
+const PROJECTION: f64 = 0.25;
 
 /// Rows heard at most: what calibration remembers of a source.
 const MAX_HEARD: usize = 128;
@@ -38,10 +41,19 @@ impl Generation<'_> {
             self.ledger.commit(&indices(chunk.len()))?;
             rest = after;
         }
-        let text = self.first_token(prompt, reused, rest, projector)?;
+        let heard = if self.speculation.learns() { self.rows_to_hear(prompt.len() - reused) } else { 1 };
+        let text = self.first_token(prompt, rest, heard.clamp(1, rest.len()), projector)?;
         self.metrics.prefill_s = clock.ms() / 1e3;
         self.metrics.ttft_s = self.asked.elapsed().as_secs_f64();
         Ok(text)
+    }
+
+    /// A row that is heard runs the last layer in full, beside being projected.
+    fn rows_to_hear(&self, n_run: usize) -> usize {
+        let cost_of_one = 1.0 / self.ledger.shape().n_layers.max(1) as f64 + PROJECTION;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count of rows")]
+        let affordable = (n_run as f64 * HEARING / cost_of_one) as usize;
+        affordable.min(MAX_HEARD)
     }
 
     fn check_prompt(&self, prompt: &[Token]) -> Result<()> {
@@ -55,16 +67,14 @@ impl Generation<'_> {
         Ok(())
     }
 
-    /// Runs the `rest` of the prompt, chooses what follows it, and lets the drafters read both.
+    /// Runs the `rest` of the prompt, hears its last `heard` rows, and chooses what follows.
     fn first_token(
         &mut self,
         prompt: &[Token],
-        reused: usize,
         rest: &[Token],
+        heard: usize,
         projector: &mut Projector,
     ) -> Result<Text> {
-        let heard = if self.speculation.learns() { (prompt.len() - reused) / HEARD } else { 0 };
-        let heard = heard.min(MAX_HEARD).clamp(1, rest.len());
         let path = indices(rest.len());
         let (last, before) = (path[rest.len() - 1], path[rest.len() - heard]);
         self.ledger.verify(&chain(rest, heard), self.cancel)?;
@@ -74,24 +84,24 @@ impl Generation<'_> {
         projector.hear(before..last, self.ledger)?;
         self.ledger.commit(&path)?;
         let tokens: Vec<Token> = prompt.iter().copied().chain([choice.token]).collect();
-        self.read(&tokens, prompt.len() - rest.len(), projector);
         Ok(Text { ended: self.output.take(choice), tokens })
     }
 
     /// Lets the drafters read what is new to them: the prompt, with the target's word where it was heard, and the first token
-    /// chosen. The last pass began at position `start`.
-    fn read(&mut self, text: &[Token], start: usize, projector: &Projector) {
+    /// chosen. The draft model reads too, if the text goes on.
+    pub(super) fn read(&mut self, text: &Text, projector: &Projector) -> Result<()> {
+        let clock = Clock::start();
+        // The last pass ended with the last token of the prompt.
+        let end = projector.said().iter().map(|(row, _)| *row as usize).max().unwrap_or(0);
+        let start = (text.tokens.len() - 2) - end;
         let said: BTreeMap<usize, &TopK> =
             projector.said().iter().map(|(row, top)| (start + *row as usize, top)).collect();
-        for (position, &token) in text.iter().enumerate().skip(self.speculation.n_read()) {
+        for (position, &token) in text.tokens.iter().enumerate().skip(self.speculation.n_read()) {
             self.speculation.read(token, said.get(&position).copied());
         }
-    }
-
-    /// Lets the draft model read the prompt: behind the first token, which need not wait for it.
-    pub(super) fn let_model_read(&mut self) -> Result<()> {
-        let clock = Clock::start();
-        self.speculation.let_model_read(&|| clock.ms(), self.cancel)?;
+        if text.ended.is_none() {
+            self.speculation.let_model_read(&|| clock.ms(), self.cancel)?;
+        }
         self.metrics.prefill_s += clock.ms() / 1e3;
         Ok(())
     }

@@ -12,6 +12,8 @@
 //!
 //! Deliberately not here: tokens' text, and who may read whose context (one drafter per session).
 
+use std::ops::Range;
+
 use super::automaton::{Automaton, Cursor, Successor};
 use super::{Candidate, Drafter, Place, TopK, bin};
 use crate::token::Token;
@@ -57,6 +59,8 @@ pub struct ContextDrafter {
     capacity: usize,
     /// Tokens forgotten so far.
     forgotten: usize,
+    /// What was handed in, by places among all tokens ever stored.
+    handed_in: Vec<Range<usize>>,
     /// The longest suffix of the history that the store had before.
     cursor: Cursor,
     /// The end of the history.
@@ -83,6 +87,7 @@ impl ContextDrafter {
             rows: Vec::new(),
             capacity: capacity.max(128),
             forgotten: 0,
+            handed_in: Vec::new(),
             cursor: Cursor::default(),
             tail: Vec::new(),
             last_row: None,
@@ -124,8 +129,32 @@ impl ContextDrafter {
         all_text.append(&mut self.text);
         all_rows.append(&mut self.rows);
         self.mark.stored += added;
+        for range in &mut self.handed_in {
+            *range = range.start + added..range.end + added;
+        }
+        self.handed_in.push(self.forgotten..self.forgotten + added);
         (self.text, self.rows) = (all_text, all_rows);
         self.last_row = self.last_row.map(|row| row + added);
+        self.rebuild();
+    }
+
+    /// Forgets what was read and written; what was handed in stays.
+    pub fn forget_history(&mut self) {
+        let (text, rows) = (std::mem::take(&mut self.text), std::mem::take(&mut self.rows));
+        let forgotten = std::mem::take(&mut self.forgotten);
+        for range in std::mem::take(&mut self.handed_in) {
+            let kept = range.start.saturating_sub(forgotten)..range.end.saturating_sub(forgotten).min(text.len());
+            if kept.is_empty() {
+                continue;
+            }
+            let start = self.text.len();
+            self.text.extend_from_slice(&text[kept.clone()]);
+            self.rows.extend_from_slice(&rows[kept]);
+            self.handed_in.push(start..self.text.len());
+        }
+        self.tail.clear();
+        self.last_row = None;
+        self.mark = Mark { stored: self.text.len(), tail: Vec::new() };
         self.rebuild();
     }
 
@@ -147,6 +176,7 @@ impl ContextDrafter {
         self.text.drain(..n);
         self.rows.drain(..n);
         self.forgotten += n;
+        self.handed_in.retain(|range| range.end > self.forgotten);
         self.last_row = self.last_row.and_then(|row| row.checked_sub(n));
         self.rebuild();
     }
@@ -266,9 +296,11 @@ impl Drafter for ContextDrafter {
     }
 
     fn add_context(&mut self, tokens: &[Token]) {
+        let start = self.forgotten + self.text.len();
         self.store(SEPARATOR);
         tokens.iter().for_each(|&token| self.store(token));
         self.store(SEPARATOR);
+        self.handed_in.push(start..self.forgotten + self.text.len());
         self.find_tail();
     }
 
@@ -299,6 +331,7 @@ impl Drafter for ContextDrafter {
         self.rows.truncate(kept);
         self.tail.clone_from(&self.mark.tail);
         self.last_row = kept.checked_sub(1);
+        self.handed_in.retain(|range| range.end <= self.mark.stored);
         self.rebuild();
     }
 }
@@ -413,6 +446,22 @@ mod tests {
         read(&mut drafter, &[500, 501]);
         drafter.begin();
         assert_eq!(proposals(&mut drafter, root(501))[0], (Source::Context, 502));
+    }
+
+    #[test]
+    fn a_forgotten_history_leaves_what_was_handed_in() {
+        let mut drafter = ContextDrafter::default();
+        drafter.add_context(&[7, 8, 9]);
+        read(&mut drafter, &[1, 2, 3, 1, 2]);
+        drafter.add_context(&[20, 21]);
+        drafter.forget_history();
+        assert_eq!(drafter.stored().0, [SEPARATOR, 7, 8, 9, SEPARATOR, SEPARATOR, 20, 21, SEPARATOR]);
+        read(&mut drafter, &[1]);
+        drafter.begin();
+        assert_eq!(proposals(&mut drafter, root(1)), []);
+        read(&mut drafter, &[7]);
+        drafter.begin();
+        assert_eq!(proposals(&mut drafter, root(7)), [(Source::Context, 8)]);
     }
 
     #[test]

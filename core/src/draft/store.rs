@@ -10,6 +10,7 @@
 use super::TopK;
 use crate::error::{ErrorKind, Result};
 use crate::token::Token;
+use crate::tokenizer::Vocabulary;
 
 const MAGIC: [u8; 8] = *b"FLCMDRFT";
 const VERSION: u32 = 1;
@@ -17,6 +18,9 @@ const HEADER: usize = MAGIC.len() + 4 + 8 + 4 + 4;
 
 /// Entries of either section beyond which bytes are refused: 6 MB of text with its rows.
 const MAX_ENTRIES: usize = 1 << 18;
+
+/// Bytes of the longest encoding.
+pub const MAX_BYTES: usize = HEADER + 2 * MAX_ENTRIES * (4 + TopK::ENCODED) + 8;
 
 /// What a session saves and another starts with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,17 @@ impl SavedDrafts {
         }
         Ok(Self { context, recycled })
     }
+}
+
+/// Differs, but for an accident in 2⁶⁴, between vocabularies that are not the same token for token.
+pub fn vocabulary_hash(vocabulary: &dyn Vocabulary) -> u64 {
+    let mut bytes = Vec::new();
+    for token in (0..).take(vocabulary.n_tokens()) {
+        vocabulary.decode_token(token, true, &mut bytes);
+        // Ends a token: no byte of UTF-8.
+        bytes.push(0xff - u8::from(vocabulary.is_end_of_generation(token)));
+    }
+    checksum(&bytes)
 }
 
 fn newest(section: &[(Token, TopK)]) -> &[(Token, TopK)] {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
-use crate::executor::options::{Kernels, KvType, ThreadPriority};
+use crate::executor::options::{Kernels, KvType, ThreadOptions, ThreadPriority};
 use crate::residency::MemoryBudget;
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
@@ -69,6 +69,11 @@ pub enum ExecutorChoice {
 }
 
 impl ModelOptions {
+    /// The threads that compute where the options name no number: one per performance core.
+    pub fn default_threads() -> usize {
+        ThreadOptions::default().n_threads
+    }
+
     /// Tokens of context by default, at most: a cache for all that many models were trained with would not fit a phone.
     pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
 }

@@ -4,7 +4,7 @@
 //! the executor is given up and the next turn gets a new one: no error outlives its turn.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::ModelParts;
@@ -15,6 +15,7 @@ use super::prompt::Prompter;
 use super::turn::Turn;
 use crate::chat::Message;
 use crate::decode::{Generated, Generation, Ledger, Output};
+use crate::draft::store::SavedDrafts;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::{GenerationEnd, GenerationMetrics, peak_rss_bytes};
 use crate::sampling::Sampler;
@@ -28,6 +29,12 @@ pub(super) enum Job {
     Answer(OwedTurn, Box<Request>),
     /// Draft from this text too, from the next turn on.
     Context(Vec<Token>),
+    /// Forget the conversation's text.
+    Forget,
+    /// Hand over what is stored to draft from.
+    Save(Sender<SavedDrafts>),
+    /// Draft from what another session saved.
+    Restore(Box<SavedDrafts>),
 }
 
 /// A turn that the worker owes an end. However the job goes away, the turn gets one: also if the worker panics, or has
@@ -85,6 +92,10 @@ impl Answerer {
             match job {
                 Job::Answer(turn, request) => turn.0.end(self.answer(&turn.0, *request)),
                 Job::Context(tokens) => self.speculation.add_context(&tokens),
+                Job::Forget => self.speculation.forget(),
+                // Nobody waits for it any more if it cannot be sent.
+                Job::Save(to) => drop(to.send(self.speculation.saved())),
+                Job::Restore(saved) => self.speculation.restore(&saved),
             }
         }
     }

@@ -277,6 +277,20 @@ impl Speculation {
         self.forget_step();
     }
 
+    /// The conversation is over and its text forgotten; text handed in and what was learnt about costs and sources stay.
+    pub fn forget(&mut self) {
+        self.history.clear();
+        self.mark = 0;
+        self.context.forget_history();
+        self.recycle.rewind(&[]);
+        self.reuse = ReuseDrafter::new();
+        if let Some(model) = &mut self.model {
+            model.rewind(0);
+            model.mark();
+        }
+        self.forget_step();
+    }
+
     fn forget_step(&mut self) {
         self.shadow = None;
         self.wanted.clear();

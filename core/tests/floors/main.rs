@@ -59,6 +59,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "residency::source",
             "residency::stream",
             "residency::tests",
+            "small_file",
         ],
     ),
     (4, &["decode", "session"]),

@@ -1,0 +1,207 @@
+//! Workloads answered in several modes, prompt by prompt in turns, and the figures.
+//!
+//! Every prompt is answered by all modes before the next one comes, in an order that turns from prompt to prompt, each by a new
+//! session: whatever slows the machine for a while slows all modes. Each mode has its own model over the same weights, so that
+//! none profits from what another has learnt. Of several rounds the median counts. Deliberately not known here: files, tables.
+
+use super::mode::Mode;
+use super::workload::{Prompt, Workload};
+use crate::failure::Result;
+use fulcrum::metrics::GenerationMetrics;
+use fulcrum::{GenerationOptions, Model, SessionOptions, Token};
+use serde::Serialize;
+
+/// A mode and the model that runs it.
+pub(crate) struct Contestant {
+    pub(crate) mode: Mode,
+    pub(crate) model: Model,
+}
+
+/// How the prompts are answered.
+pub(crate) struct Rules {
+    /// Tokens of an answer at most.
+    pub(crate) max_tokens: usize,
+    pub(crate) rounds: usize,
+}
+
+/// What one mode made of one prompt, in one round.
+#[derive(Clone, Debug)]
+struct Answer {
+    tokens: Vec<Token>,
+    metrics: GenerationMetrics,
+}
+
+/// One mode on one workload. Ratios are geometric means over the prompts, above 1 where this mode is faster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Line {
+    pub(crate) workload: String,
+    pub(crate) name: String,
+    pub(crate) prefill_tokens_per_s: f64,
+    pub(crate) decode_tokens_per_s: f64,
+    /// Of decoding speed to plain decoding's; none where that did not run.
+    pub(crate) ratio: Option<f64>,
+    /// Of decoding speed to llama.cpp's.
+    pub(crate) ratio_llama: Option<f64>,
+    /// Of the time to the first token.
+    pub(crate) ttft_ratio: Option<f64>,
+    /// Of the time of the whole answer, prompt included.
+    pub(crate) total_ratio: Option<f64>,
+    /// Tokens per pass.
+    pub(crate) accepted_length: f64,
+    pub(crate) drafted: u64,
+    pub(crate) accepted: u64,
+    pub(crate) accepted_by: fulcrum::SourceTokens,
+    /// Parts of the decoding time, in [0, 1].
+    pub(crate) draft_model_share: f64,
+    pub(crate) draft_share: f64,
+    pub(crate) verify_share: f64,
+    pub(crate) project_share: f64,
+    pub(crate) sample_share: f64,
+    /// Predicted time of all passes over what they took, without drafting.
+    pub(crate) predicted_over_measured: f64,
+    /// Answers with other tokens than plain decoding's.
+    pub(crate) different: Option<usize>,
+}
+
+/// Answers all prompts with all contestants. `done` is told after every prompt.
+pub(crate) fn race(
+    contestants: &[Contestant],
+    workload: &Workload,
+    rules: &Rules,
+    mut done: impl FnMut(),
+) -> Result<Vec<Line>> {
+    let mut answers: Vec<Vec<Vec<Answer>>> = vec![vec![Vec::new(); workload.prompts.len()]; contestants.len()];
+    for round in 0..rules.rounds {
+        for (i, prompt) in workload.prompts.iter().enumerate() {
+            for turn in 0..contestants.len() {
+                let who = (turn + i + round) % contestants.len();
+                answers[who][i].push(contestants[who].answer(prompt, rules.max_tokens)?);
+            }
+            done();
+        }
+    }
+    let medians: Vec<Vec<Answer>> =
+        answers.into_iter().map(|mode| mode.into_iter().filter_map(median).collect()).collect();
+    let of = |mode| contestants.iter().position(|c| c.mode == mode).map(|i| medians[i].as_slice());
+    let (plain, llama) = (of(Mode::PLAIN), of(Mode::LlamaCpp));
+    let line = |(contestant, answers): (&Contestant, &Vec<Answer>)| Line {
+        workload: workload.name.clone(),
+        different: (contestant.mode != Mode::LlamaCpp).then(|| plain.map(|plain| different(answers, plain))).flatten(),
+        ..line(contestant.mode, answers, plain, llama)
+    };
+    Ok(contestants.iter().zip(&medians).map(line).collect())
+}
+
+impl Contestant {
+    fn answer(&self, prompt: &Prompt, max_tokens: usize) -> Result<Answer> {
+        let session = self.model.session(SessionOptions::default())?;
+        let mut messages = prompt.messages.clone();
+        let last = messages.pop().into_iter().collect();
+        session.restore_history(messages)?;
+        let drafting = if let Mode::Own(drafting) = self.mode { drafting } else { fulcrum::Drafting::Off };
+        let options = GenerationOptions { max_tokens: Some(max_tokens), drafting, ..GenerationOptions::default() };
+        let response = session.stream_messages(last, &options)?.finish()?;
+        Ok(Answer { tokens: response.tokens, metrics: response.metrics })
+    }
+
+    /// Answers one prompt for nothing: caches, page tables and thread pools are then as in the second answer.
+    pub(crate) fn warm_up(&self, workload: &Workload, max_tokens: usize) -> Result<()> {
+        workload.prompts.first().map_or(Ok(()), |prompt| self.answer(prompt, max_tokens).map(|_| ()))
+    }
+}
+
+/// The answer of median decoding time.
+fn median(mut rounds: Vec<Answer>) -> Option<Answer> {
+    rounds.sort_by(|a, b| a.metrics.decode_s.total_cmp(&b.metrics.decode_s));
+    let middle = rounds.len().saturating_sub(1) / 2;
+    rounds.into_iter().nth(middle)
+}
+
+fn different(answers: &[Answer], plain: &[Answer]) -> usize {
+    answers.iter().zip(plain).filter(|(answer, plain)| answer.tokens != plain.tokens).count()
+}
+
+fn line(mode: Mode, answers: &[Answer], plain: Option<&[Answer]>, llama: Option<&[Answer]>) -> Line {
+    let sum = |figure: fn(&GenerationMetrics) -> f64| answers.iter().map(|a| figure(&a.metrics)).sum::<f64>();
+    let count = |figure: fn(&GenerationMetrics) -> u64| answers.iter().map(|a| figure(&a.metrics)).sum::<u64>();
+    let seconds = sum(|m| m.decode_s);
+    let chosen = sum(|m| m.accepted_length * m.target_passes as f64);
+    let per_second = |m: &GenerationMetrics| (m.target_passes > 0).then_some(m.decode_tokens_per_s);
+    let earlier = |m: &GenerationMetrics| Some(1.0 / m.ttft_s);
+    let sooner = |m: &GenerationMetrics| Some(1.0 / (m.prefill_s + m.decode_s));
+    let ratio = |speed: &dyn Fn(&GenerationMetrics) -> Option<f64>, to: Option<&[Answer]>| {
+        let pairs = answers.iter().zip(to?);
+        geometric_mean(pairs.filter_map(|(mine, theirs)| Some(speed(&mine.metrics)? / speed(&theirs.metrics)?)))
+    };
+    Line {
+        workload: String::new(),
+        name: mode.to_string(),
+        prefill_tokens_per_s: sum(|m| (m.prompt_tokens - m.reused_tokens) as f64) / sum(|m| m.prefill_s),
+        decode_tokens_per_s: chosen / seconds,
+        ratio: ratio(&per_second, plain),
+        ratio_llama: ratio(&per_second, llama),
+        ttft_ratio: ratio(&earlier, plain),
+        total_ratio: ratio(&sooner, plain),
+        accepted_length: chosen / count(|m| m.target_passes) as f64,
+        drafted: count(|m| m.drafted),
+        accepted: count(|m| m.accepted),
+        accepted_by: fulcrum::SourceTokens {
+            context: count(|m| m.accepted_by.context),
+            aligned: count(|m| m.accepted_by.aligned),
+            recycle: count(|m| m.accepted_by.recycle),
+            reuse: count(|m| m.accepted_by.reuse),
+            model: count(|m| m.accepted_by.model),
+        },
+        draft_model_share: sum(|m| m.draft_model_s) / seconds,
+        draft_share: sum(|m| m.draft_s - m.draft_model_s) / seconds,
+        verify_share: sum(|m| m.verify_s) / seconds,
+        project_share: sum(|m| m.project_s) / seconds,
+        sample_share: sum(|m| m.sample_s) / seconds,
+        predicted_over_measured: sum(|m| m.predicted_s) / sum(|m| m.decode_s - m.draft_s),
+        different: None,
+    }
+}
+
+/// None of no values.
+pub(crate) fn geometric_mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = values.fold((0, 0.0), |(n, sum), value| (n + 1, sum + value.ln()));
+    (n > 0).then(|| (sum / f64::from(n)).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversation::tests::echo_parts;
+    use fulcrum::{ChatTemplate, Drafting, Message, ModelInfo};
+
+    fn model() -> Model {
+        let parts = echo_parts();
+        let template = ChatTemplate::new(None, "", "").unwrap();
+        let mut info = ModelInfo::default();
+        info.context_length = parts.context_length;
+        Model::from_parts(parts.weights, parts.vocabulary, template, info)
+    }
+
+    #[test]
+    fn every_mode_answers_every_prompt_the_same() {
+        let modes = [Mode::PLAIN, Mode::Own(Drafting::Auto), Mode::Own(Drafting::Chain { n: 4 })];
+        let contestants = modes.map(|mode| Contestant { mode, model: model() });
+        let prompt = |text: &str| Prompt { messages: vec![Message::user(text)] };
+        let prompts = vec![prompt("say say say say"), prompt("abc abc abc abc")];
+        let workload = Workload { name: "echo".into(), prompts };
+        let mut n_done = 0;
+        let rules = Rules { max_tokens: 40, rounds: 2 };
+        let lines = race(&contestants, &workload, &rules, || n_done += 1).unwrap();
+        assert_eq!(n_done, 4);
+        assert_eq!(lines.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["off", "auto", "chain:4"]);
+        assert!(lines.iter().all(|line| line.different == Some(0) && line.workload == "echo"));
+        assert_eq!((lines[0].ratio, lines[0].ratio_llama, lines[0].accepted_length), (Some(1.0), None, 1.0));
+        assert!(lines[2].accepted_length > 1.2, "{:?}", lines[2]);
+    }
+
+    #[test]
+    fn means_are_geometric() {
+        assert_eq!(geometric_mean([1.0, 4.0].into_iter()), Some(2.0));
+        assert_eq!(geometric_mean(std::iter::empty()), None);
+    }
+}
