@@ -15,7 +15,7 @@ pub(crate) fn check_available(what: &'static str, needed: u64) -> Result<()> {
 }
 
 /// Bytes that can be allocated without swapping, where the system says so (Linux and Android).
-fn available_memory() -> Option<u64> {
+pub(crate) fn available_memory() -> Option<u64> {
     if cfg!(any(target_os = "linux", target_os = "android")) {
         parse_available(&std::fs::read_to_string("/proc/meminfo").ok()?)
     } else {
