@@ -12,7 +12,7 @@ TARGETS='aarch64-linux-android x86_64-linux-android'
 
 missing=()
 ndk=${ANDROID_NDK_HOME:-}
-[ -n "$ndk" ] || ndk=$(find "${ANDROID_HOME:-/nowhere}/ndk" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort -V | tail -n 1)
+[ -n "$ndk" ] || ndk=$(find "${ANDROID_HOME:-/nowhere}/ndk" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort -V | tail -n 1) || true
 [ -d "$ndk" ] || missing+=('the Android NDK, r28 or newer: sdkmanager --install "ndk;28.2.13676358", then set ANDROID_NDK_HOME')
 cargo ndk --version >/dev/null 2>&1 || missing+=('cargo-ndk: cargo install cargo-ndk')
 for target in $TARGETS; do

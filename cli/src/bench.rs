@@ -11,8 +11,8 @@ mod workload;
 use crate::failure::{Failure, Result};
 use crate::loading::{self, Loaded};
 use crate::output;
-use fulcrum::ErrorKind;
 use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
+use fulcrum::{ErrorKind, MemoryBudget};
 use indicatif::ProgressBar;
 use measure::{Contestant, Figures, Load, measure};
 use mode::Mode;
@@ -65,6 +65,9 @@ pub(crate) struct Bench {
     /// CPU threads [default: the performance cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Memory that the staged executor may take: bytes (600M, 1.5G) or a share of what is free (40%) [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    memory_budget: Option<MemoryBudget>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -125,6 +128,10 @@ impl Bench {
                 context_length: Some(n_cells),
                 threads: self.threads.map(Into::into),
                 executor: choice,
+                memory_budget: match choice {
+                    ExecutorChoice::LlamaCpp => MemoryBudget::Unlimited,
+                    _ => self.memory_budget.unwrap_or_default(),
+                },
                 kernels: if choice == ExecutorChoice::Staged {
                     self.kernels.unwrap_or_default()
                 } else {

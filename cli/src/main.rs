@@ -1,4 +1,4 @@
-//! The command line of Fulcrum: `chat`, `generate`, `inspect`, `bench`.
+//! The command line of Fulcrum: `chat`, `generate`, `inspect`, `plan`, `bench`.
 //!
 //! A command is a file. What they share: options (`options`), how things fail (`failure`), where text goes (`output`).
 
@@ -12,6 +12,7 @@ mod interrupt;
 mod loading;
 mod options;
 mod output;
+mod plan;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ enum Command {
     Chat(chat::Chat),
     Generate(generate::Generate),
     Inspect(inspect::Inspect),
+    Plan(plan::Plan),
     Bench(bench::Bench),
 }
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Chat(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Bench(command) => command.run(),
     };
     result.map_or_else(failure::Failure::report, |()| ExitCode::SUCCESS)

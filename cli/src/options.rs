@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use fulcrum::Drafting;
+use fulcrum::MemoryBudget;
 use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
@@ -14,12 +15,26 @@ pub(crate) struct ModelArgs {
     /// GGUF file; of a split model, its first file
     #[arg(short, long, value_name = "FILE")]
     pub(crate) model: PathBuf,
+    #[command(flatten)]
+    loading: Loading,
+}
+
+/// How a model runs, whichever it is.
+#[derive(Args)]
+pub(crate) struct Loading {
     /// Context length in tokens [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "TOKENS")]
     ctx: Option<NonZeroUsize>,
     /// CPU threads [default: the performance cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Memory that the model may take: bytes (600M, 1.5G) or a share of what is free (40%); the rest of the weights is read from
+    /// flash on every pass [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    memory_budget: Option<MemoryBudget>,
+    /// Folder for the file that layers are streamed from, about as large as the model [default: beside the model]
+    #[arg(long, value_name = "FOLDER", requires = "memory_budget")]
+    cache_dir: Option<PathBuf>,
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
     executor: Option<ExecutorName>,
@@ -38,9 +53,18 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// The engine's settings: its defaults, and what was given.
     pub(crate) fn options(&self) -> ModelOptions {
+        self.loading.options()
+    }
+}
+
+impl Loading {
+    /// The engine's settings: its defaults, and what was given.
+    pub(crate) fn options(&self) -> ModelOptions {
         ModelOptions {
             context_length: self.ctx.map(Into::into),
             threads: self.threads.map(Into::into),
+            memory_budget: self.memory_budget.unwrap_or_default(),
+            cache_dir: self.cache_dir.clone(),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
             draft_model: self.draft.clone(),
             kernels: self.kernels.unwrap_or_default(),

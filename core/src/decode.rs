@@ -75,7 +75,10 @@ impl Generation<'_> {
     /// executor, the sampler and the output's sink return.
     pub fn run(mut self, prompt: &[Token]) -> Result<Generated> {
         let mut projector = Projector::new(self.ledger.shape().n_vocab, self.speculation.learns());
+        let before = self.ledger.flash();
         let mut text = self.prefill(prompt, &mut projector)?;
+        let prefilled = self.ledger.flash();
+        self.metrics.prefill_flash = prefilled.since(&before);
         self.emit()?;
         self.read(&text, &projector)?;
         let finish_reason = loop {
@@ -86,6 +89,7 @@ impl Generation<'_> {
                 break FinishReason::ContextFull;
             }
             self.step(&mut text, &mut projector)?;
+            self.metrics.decode_flash = self.ledger.flash().since(&prefilled);
             self.emit()?;
         };
         self.output.finish(finish_reason)

@@ -36,6 +36,8 @@ pub mod executor;
 
 pub mod kv_cache;
 
+pub mod residency;
+
 pub mod accept;
 
 #[cfg(feature = "ggml")]
@@ -59,6 +61,7 @@ pub use metrics::{GenerationMetrics, SessionMetrics, SourceTokens, StepMetrics};
 #[cfg(feature = "ggml")]
 pub use model::Machine;
 pub use model::{ExecutorChoice, Kernels, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
+pub use residency::{MemoryBudget, ResidencyInfo};
 pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};
 pub use session::{
     Canceller, ChatSession, ContextOverflow, GenerationOptions, ModelParts, Response, ResponseStream, SessionOptions,

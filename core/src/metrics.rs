@@ -20,6 +20,19 @@ pub struct SourceTokens {
     pub model: u64,
 }
 
+/// What was read from flash, and what came of it; all zero where every weight is in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlashMetrics {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Of those, bytes that were packed for the kernels as they came, because there is no prepared file: it costs time on every pass.
+    pub packed_bytes: u64,
+    /// Seconds during which something was being read.
+    pub busy_s: f64,
+    /// Seconds during which computing waited for what was being read.
+    pub stalled_s: f64,
+}
+
 /// One pass of the target while decoding: draft, verify, accept, commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
@@ -90,6 +103,10 @@ pub struct GenerationMetrics {
     pub predicted_s: f64,
     /// Whether anything might have been drafted: it was asked for, and the executor forgets rejected rows for nothing.
     pub drafting: bool,
+    /// What was read from flash during prefill, where the model is under a memory budget.
+    pub prefill_flash: FlashMetrics,
+    /// What was read from flash in the passes after prefill, reading ahead included.
+    pub decode_flash: FlashMetrics,
     /// The process's largest resident set so far, in bytes, where the system tells it.
     pub peak_rss_bytes: Option<u64>,
     /// Tokens that the passes after prefill chose: what `decode_tokens_per_s` divides.
@@ -119,6 +136,35 @@ pub enum GenerationEnd {
     Cancelled,
     /// With an error.
     Failed,
+}
+
+impl FlashMetrics {
+    /// What was read since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(before.bytes),
+            packed_bytes: self.packed_bytes.saturating_sub(before.packed_bytes),
+            busy_s: (self.busy_s - before.busy_s).max(0.0),
+            stalled_s: (self.stalled_s - before.stalled_s).max(0.0),
+        }
+    }
+
+    /// Bytes per second while something was being read; 0 if nothing was.
+    pub fn bandwidth(&self) -> f64 {
+        if self.busy_s > 0.0 { self.bytes as f64 / self.busy_s } else { 0.0 }
+    }
+
+    /// The share of reading that computing did not wait for, 0 to 1; 1 if nothing was read.
+    pub fn overlap(&self) -> f64 {
+        if self.busy_s > 0.0 { (1.0 - self.stalled_s / self.busy_s).clamp(0.0, 1.0) } else { 1.0 }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.packed_bytes += other.packed_bytes;
+        self.busy_s += other.busy_s;
+        self.stalled_s += other.stalled_s;
+    }
 }
 
 impl SourceTokens {
@@ -171,6 +217,8 @@ impl GenerationMetrics {
         self.sample_s += other.sample_s;
         self.predicted_s += other.predicted_s;
         self.drafting |= other.drafting;
+        self.prefill_flash.add(&other.prefill_flash);
+        self.decode_flash.add(&other.decode_flash);
         self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
         self.chosen += other.chosen;
         self.update_rates();

@@ -5,14 +5,20 @@
 #[cfg(feature = "ggml")]
 mod file;
 #[cfg(feature = "ggml")]
+mod forecast;
+#[cfg(feature = "ggml")]
 mod load;
 #[cfg(feature = "ggml")]
 mod machine;
 mod options;
+#[cfg(all(test, feature = "ggml"))]
+mod tests;
 
 pub use crate::executor::options::{Kernels, KvType, ThreadPriority};
 #[cfg(feature = "ggml")]
 pub use file::ModelFile;
+#[cfg(feature = "ggml")]
+pub use forecast::ResidencyForecast;
 #[cfg(feature = "ggml")]
 pub use machine::Machine;
 pub use options::{ExecutorChoice, ModelOptions, Progress};
@@ -25,6 +31,7 @@ use crate::chat::ChatTemplate;
 use crate::draft::model::check_vocabulary;
 use crate::error::Result;
 use crate::executor::Weights;
+use crate::residency::ResidencyInfo;
 use crate::session::{ChatSession, ModelParts, SessionOptions};
 use crate::tokenizer::Vocabulary;
 
@@ -66,6 +73,8 @@ pub struct ModelInfo {
     pub executor: String,
     /// Why that, in one line.
     pub executor_reason: String,
+    /// What is in memory and what is read from flash, of a model under a memory budget.
+    pub residency: Option<ResidencyInfo>,
 }
 
 impl Model {

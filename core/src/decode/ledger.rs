@@ -7,6 +7,7 @@
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
 use crate::executor::{Executor, ExecutorShape, Row};
+use crate::metrics::FlashMetrics;
 use crate::token::Token;
 
 /// An executor and the tokens it has committed: `tokens().len()` is always the executor's `len()`.
@@ -48,6 +49,11 @@ impl Ledger {
     /// How many tokens at the beginning of the ledger and of `prompt` are the same.
     pub fn agreeing(&self, prompt: &[Token]) -> usize {
         self.tokens.iter().zip(prompt).take_while(|(held, wanted)| held == wanted).count()
+    }
+
+    /// What the model has read from flash so far.
+    pub fn flash(&self) -> FlashMetrics {
+        self.executor.flash()
     }
 
     /// Forgets what does not agree with `prompt` and returns how many of the prompt's tokens are there: all but one at most,

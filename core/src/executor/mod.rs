@@ -20,6 +20,7 @@ pub(crate) mod staged;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::metrics::FlashMetrics;
 
 pub use crate::row::Row;
 
@@ -91,6 +92,11 @@ pub trait Executor: Send {
 
     /// Forgets committed positions from `len` on. Fails with `Misuse` while a pass is under way or if `len` is beyond the history.
     fn truncate(&mut self, len: usize) -> Result<()>;
+
+    /// What the model has read from flash since it was loaded, for all its sequences. Zero where every weight is in memory.
+    fn flash(&self) -> FlashMetrics {
+        FlashMetrics::default()
+    }
 }
 
 /// A loaded model from which executors are made, one per session; they share the weights.

@@ -8,11 +8,13 @@
 //! (`state`), and every decision about rows.
 
 mod block;
+mod budgeted;
 mod graphs;
 mod products;
 mod state;
 mod weights;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::memory::check_available;
@@ -21,10 +23,15 @@ use super::pass::Pass;
 use super::{Executor, ExecutorShape, Row};
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::kernels::store::AnchorId;
 use crate::kv_cache::KvCache;
+use crate::metrics::FlashMetrics;
+use crate::residency::stream;
+use budgeted::Share;
+pub(crate) use budgeted::{ALLOWANCE, Forecast, Within};
 use graphs::{Graphs, Shape};
 use state::State;
-pub(crate) use weights::{StagedModel, StagedOptions, StagedWeights};
+pub(crate) use weights::{Setup, StagedModel, StagedOptions, StagedWeights};
 
 /// Runs one sequence through a [`StagedModel`].
 pub(crate) struct StagedExecutor {
@@ -34,6 +41,8 @@ pub(crate) struct StagedExecutor {
     pass: Pass,
     state: State,
     graphs: Graphs,
+    /// What this sequence takes of the model's memory budget.
+    _share: Option<Share>,
 }
 
 impl StagedExecutor {
@@ -48,7 +57,10 @@ impl StagedExecutor {
     pub(crate) fn new(model: Arc<StagedModel>, n_cells: usize) -> Result<Self> {
         check_sizes(n_cells, model.options().max_rows)?;
         let max_rows = model.options().max_rows.min(n_cells);
-        check_available("the session", State::bytes(&model, n_cells, max_rows) + Graphs::bytes(&model, n_cells))?;
+        let (state_bytes, graph_bytes) =
+            (State::bytes(model.setup(), n_cells, max_rows), Graphs::bytes(model.setup(), n_cells));
+        check_available("the session", state_bytes + graph_bytes)?;
+        let share = Share::take(&model, n_cells, max_rows)?;
         let n_layers = model.arch().n_layers as usize;
         let per_stage = model.options().stage_layers.max(1);
         let boundaries = (1..=n_layers).filter(|l| l % per_stage == 0 || *l == n_layers).collect();
@@ -64,6 +76,7 @@ impl StagedExecutor {
             model,
             shape,
             state,
+            _share: share,
         };
         executor.reserve()?;
         Ok(executor)
@@ -74,16 +87,24 @@ impl StagedExecutor {
         let (rows, n_cells) = (self.shape.max_rows, State::padded(self.shape.n_cells));
         let n_kv = if self.model.attends() { 0 } else { n_cells };
         let first = self.shape.boundaries[0];
-        self.graphs.reserve(Shape::Stage { from: 0, to: first, rows, wanted: rows, n_kv })?;
+        let parts: Vec<Range<usize>> = self.model.parts(0..first).map(|part| part.layers).collect();
+        // The first part embeds; of the others one is like the next.
+        for Range { start: from, end: to } in parts.into_iter().take(2) {
+            self.graphs.reserve(Shape::Stage { from, to, rows, wanted: rows, n_kv })?;
+        }
         self.graphs.reserve(Shape::Projection { rows: rows.min(Self::PROJECTED_ROWS) })
     }
 
-    fn run_stage(&mut self, from: usize, to: usize, cancel: &Cancel) -> Result<()> {
+    /// Runs layers that are in memory together; one that streams is waited for.
+    fn run_part(&mut self, part: Part, stream: Option<&stream::Pass<'_>>, cancel: &Cancel) -> Result<()> {
+        let Range { start: from, end: to } = part.layers;
         let rows = self.pass.kept().len();
         let last = to == self.shape.n_layers;
         let wanted = if last { wanted_before(&self.pass, u32::MAX) } else { rows };
         let n_kv = if self.model.attends() { 0 } else { State::padded(self.cache.n_used()) };
-        self.graphs.run(Shape::Stage { from, to, rows, wanted, n_kv }, cancel, None)
+        let lease = stream.filter(|_| part.anchor.is_some()).map(|stream| stream.layer(from, cancel)).transpose()?;
+        let moored = part.anchor.zip(lease.as_ref().map(stream::Lease::memory));
+        self.graphs.run(Shape::Stage { from, to, rows, wanted, n_kv }, moored, cancel, None)
     }
 }
 
@@ -103,11 +124,18 @@ impl Executor for StagedExecutor {
     fn run(&mut self, boundary: usize, cancel: &Cancel) -> Result<()> {
         let layers = self.pass.layers_to(boundary, &self.shape)?;
         self.state.write_inputs(&self.pass, &self.cache);
+        let model = Arc::clone(&self.model);
+        let stream = match model.residency() {
+            Some(residency) => residency.pass(cancel)?,
+            None => None,
+        };
         let mut from = layers.start;
         for i in 0..self.shape.boundaries.len() {
             let to = self.shape.boundaries[i];
             if to > from && to <= layers.end {
-                self.run_stage(from, to, cancel)?;
+                for part in model.parts(from..to) {
+                    self.run_part(part, stream.as_ref(), cancel)?;
+                }
                 self.pass.ran(to);
                 from = to;
             }
@@ -134,7 +162,7 @@ impl Executor for StagedExecutor {
         let slices = logits.chunks_mut(Self::PROJECTED_ROWS * self.shape.n_vocab);
         for (rows, logits) in rows.chunks(Self::PROJECTED_ROWS).zip(slices) {
             self.state.write_selection(rows.iter().map(|&row| wanted_before(&self.pass, row)));
-            self.graphs.run(Shape::Projection { rows: rows.len() }, &Cancel::new(), Some(logits))?;
+            self.graphs.run(Shape::Projection { rows: rows.len() }, None, &Cancel::new(), Some(logits))?;
         }
         Ok(())
     }
@@ -157,6 +185,35 @@ impl Executor for StagedExecutor {
 
     fn truncate(&mut self, len: usize) -> Result<()> {
         self.cache.truncate(len)
+    }
+
+    fn flash(&self) -> FlashMetrics {
+        self.model.residency().map(|residency| residency.figures()).unwrap_or_default()
+    }
+}
+
+/// Consecutive layers that are run as one graph.
+pub(super) struct Part {
+    /// The layers.
+    layers: Range<usize>,
+    /// Where the layer is moored, if it streams: it is the only one then.
+    anchor: Option<AnchorId>,
+}
+
+impl StagedModel {
+    /// `layers` cut into parts: a layer that streams stands alone, so that nothing waits for it but itself.
+    fn parts(&self, layers: Range<usize>) -> impl Iterator<Item = Part> + '_ {
+        let streamed = |layer: usize| self.residency().and_then(|residency| residency.streamed(layer));
+        let mut from = layers.start;
+        std::iter::from_fn(move || {
+            let start = Some(from).filter(|&start| start < layers.end)?;
+            let anchor = streamed(start);
+            from = match anchor {
+                Some(_) => start + 1,
+                None => (start..layers.end).find(|&layer| streamed(layer).is_some()).unwrap_or(layers.end),
+            };
+            Some(Part { layers: start..from, anchor })
+        })
     }
 }
 

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use llama_cpp_sys_2 as sys;
 
 use super::attention::{AttentionShape, Operands, Visibility, Workspace, attention};
-use super::gemm::{self, ActivationShape, ChunkCounter, Gate, GatedPart, Isa, PackedMatrix, Part, Share};
+use super::gemm::{self, ActivationShape, ChunkCounter, Gate, GatedPart, Isa, Part, Share};
 use super::graph::{Builder, Tensor};
+use super::store::StoredMatrix;
 use crate::architecture::Activation;
 
 /// What a custom node does.
@@ -74,7 +75,7 @@ impl<'g> Builder<'g> {
         x: Tensor<'g>,
         isa: Isa,
         shape: ActivationShape,
-        matrices: Vec<PackedMatrix>,
+        matrices: Vec<StoredMatrix>,
         residual: Option<Tensor<'g>>,
     ) -> Tensor<'g> {
         let n: usize = matrices.iter().map(|m| m.shape().n()).sum();
@@ -98,7 +99,7 @@ impl<'g> Builder<'g> {
         x: Tensor<'g>,
         isa: Isa,
         shape: ActivationShape,
-        [gate, up]: [PackedMatrix; 2],
+        [gate, up]: [StoredMatrix; 2],
         activation: Activation,
     ) -> Tensor<'g> {
         let ne = [up.shape().n(), shape.rows()].map(|n| i64::try_from(n).expect("tensor dimensions fit i64"));
@@ -193,7 +194,7 @@ impl Node for Quantise {
 struct Products {
     isa: Isa,
     shape: ActivationShape,
-    matrices: Vec<PackedMatrix>,
+    matrices: Vec<StoredMatrix>,
     has_residual: bool,
     counter: ChunkCounter,
 }
@@ -212,8 +213,8 @@ impl Node for Products {
             // SAFETY: with a residual the node has a second source.
             residual = unsafe { (*dst.src[1]).data.cast::<f32>() };
         }
-        let mut parts = [Part { weights: self.matrices[0], y, stride, residual }; Self::MAX_PARTS];
-        for (part, &weights) in parts.iter_mut().zip(&self.matrices) {
+        let mut parts = [Part { weights: self.matrices[0].matrix(), y, stride, residual }; Self::MAX_PARTS];
+        for (part, weights) in parts.iter_mut().zip(self.matrices.iter().map(StoredMatrix::matrix)) {
             *part = Part { weights, y, stride, residual };
             // SAFETY: the columns of all matrices together are the length of a row of the result and of the residual.
             y = unsafe { y.add(weights.shape().n()) };
@@ -232,8 +233,8 @@ impl Node for Products {
 struct GatedProducts {
     isa: Isa,
     shape: ActivationShape,
-    gate: PackedMatrix,
-    up: PackedMatrix,
+    gate: StoredMatrix,
+    up: StoredMatrix,
     function: Gate,
     counter: ChunkCounter,
 }
@@ -241,7 +242,8 @@ struct GatedProducts {
 impl Node for GatedProducts {
     unsafe fn run(&self, dst: &sys::ggml_tensor, _thread: usize, n_threads: usize) {
         let stride = dst.nb[1] / size_of::<f32>();
-        let part = GatedPart { gate: self.gate, up: self.up, function: self.function, y: dst.data.cast(), stride };
+        let (gate, up) = (self.gate.matrix(), self.up.matrix());
+        let part = GatedPart { gate, up, function: self.function, y: dst.data.cast(), stride };
         let share = Share { counter: &self.counter, n_threads };
         // SAFETY: the source holds activations of this shape, quantised by a node of this instruction set; the result has a row
         // of `up`'s length for each of them.

@@ -15,8 +15,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
-use super::gemm::PackedMatrix;
-use super::store::{PackedId, TensorId, TensorStore};
+use super::store::{PackedId, StoredMatrix, TensorId, TensorStore};
 use crate::architecture::{Activation, Rope, RopePairs, YARN_BETA_FAST, YARN_BETA_SLOW};
 
 /// A ggml context that holds tensor headers and graph nodes.
@@ -116,7 +115,7 @@ impl<'g> Builder<'g> {
     }
 
     /// Weights `id` of the graph's store number `store`, packed for our kernels.
-    pub(crate) fn packed(&self, store: usize, id: PackedId) -> PackedMatrix {
+    pub(crate) fn packed(&self, store: usize, id: PackedId) -> StoredMatrix {
         self.stores[store].packed(id)
     }
 

@@ -6,12 +6,14 @@
 
 pub(crate) mod attention;
 pub(crate) mod custom;
+pub(crate) mod direct;
 pub(crate) mod gemm;
 pub(crate) mod graph;
 pub(crate) mod llama;
 pub(crate) mod machine;
 pub(crate) mod mapping;
 pub(crate) mod native_log;
+pub(crate) mod region;
 pub(crate) mod runtime;
 pub(crate) mod store;
 pub(crate) mod threads;

@@ -5,6 +5,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use llama_cpp_sys_2 as sys;
 
@@ -12,6 +13,7 @@ use super::gemm::{PackedMatrix, PackedShape};
 use super::graph::{Arena, Tensor};
 use super::machine::Device;
 use super::mapping::Mapping;
+use super::region::{Piece, Region};
 use crate::error::{ErrorKind, Result};
 
 /// A tensor of a [`TensorStore`].
@@ -21,6 +23,40 @@ pub(crate) struct TensorId(u32);
 /// A packed matrix of a [`TensorStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedId(u32);
+
+/// Memory of a [`TensorStore`] that comes and goes, with the tensors in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AnchorId(u32);
+
+/// A packed matrix, wherever it is at the moment: where it begins is read anew for every product.
+#[derive(Clone)]
+pub(crate) struct StoredMatrix {
+    shape: PackedShape,
+    base: Arc<AtomicPtr<u8>>,
+    offset: usize,
+}
+
+impl StoredMatrix {
+    /// The shape.
+    pub(crate) fn shape(&self) -> &PackedShape {
+        &self.shape
+    }
+
+    /// The matrix where it is now; valid until its memory is [moored](TensorStore::moor) elsewhere.
+    pub(super) fn matrix(&self) -> PackedMatrix {
+        let base = self.base.load(Ordering::Acquire);
+        // SAFETY: the store points every base at aligned memory that it keeps alive and that is long enough for what was placed in
+        // it, from the beginning on (`StoreBuilder::anchor`, `TensorStore::moor`); who runs a graph has moored the layers that it reads.
+        unsafe { PackedMatrix::from_raw(self.shape, base.wrapping_add(self.offset)) }
+    }
+}
+
+/// A range of memory that tensors live in, and which ones.
+struct Anchor {
+    base: Arc<AtomicPtr<u8>>,
+    len: usize,
+    tensors: Vec<(TensorId, usize)>,
+}
 
 /// Element types that callers read and write.
 ///
@@ -73,8 +109,11 @@ pub(crate) struct TensorStore {
     tensors: Vec<NonNull<sys::ggml_tensor>>,
     _arena: Arena,
     buffers: Vec<Buffer>,
-    packed: Vec<PackedMatrix>,
+    packed: Vec<StoredMatrix>,
     memory: Vec<PackedMemory>,
+    anchors: Vec<Anchor>,
+    regions: Vec<(Arc<Region>, Buffer)>,
+    pinned: Vec<Piece>,
     mappings: Vec<Arc<Mapping>>,
 }
 
@@ -91,8 +130,20 @@ impl TensorStore {
     }
 
     /// The matrix `id`; it is valid while the store lives.
-    pub(super) fn packed(&self, id: PackedId) -> PackedMatrix {
-        self.packed[id.0 as usize]
+    pub(super) fn packed(&self, id: PackedId) -> StoredMatrix {
+        self.packed[id.0 as usize].clone()
+    }
+
+    /// Has the tensors of `anchor` be in `memory` from now on, which stays as it is until they are moored elsewhere.
+    ///
+    /// Called by whoever has the machine, so that no graph runs meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If the memory is not of a region of this store, or too short.
+    pub(crate) fn moor(&self, anchor: AnchorId, memory: &Piece) {
+        assert!(self.regions.iter().any(|(region, _)| Arc::ptr_eq(region, memory.region())), "memory of another store");
+        self.anchors[anchor.0 as usize].moor(memory, &self.tensors);
     }
 
     /// Writes `values` to `id`, from element byte `offset` on.
@@ -136,6 +187,9 @@ impl<'d> StoreBuilder<'d> {
             buffers: Vec::new(),
             packed: Vec::new(),
             memory: Vec::new(),
+            anchors: Vec::new(),
+            regions: Vec::new(),
+            pinned: Vec::new(),
             mappings,
         };
         Self { device, store, mapped }
@@ -210,11 +264,59 @@ impl<'d> StoreBuilder<'d> {
         }
         let memory = self.store.memory.last_mut().expect("there is one now").take(shape.bytes());
         pack(shape, bytes, memory, n_threads);
-        // SAFETY: the memory is aligned, was just packed in this shape, stands still (a mapping) and is not written again.
-        let matrix = unsafe { PackedMatrix::from_raw(shape, memory.as_ptr()) };
+        // The memory is aligned, was just packed in this shape, stands still (a mapping) and is not written again.
+        let base = Arc::new(AtomicPtr::new(memory.as_mut_ptr()));
+        Ok(self.push_packed(StoredMatrix { shape, base, offset: 0 }))
+    }
+
+    fn push_packed(&mut self, matrix: StoredMatrix) -> PackedId {
         let id = PackedId(u32::try_from(self.store.packed.len()).expect("fewer than 2^32 matrices"));
         self.store.packed.push(matrix);
-        Ok(id)
+        id
+    }
+
+    /// Has the store keep the memory that `memory` is a piece of, for tensors of ggml to live in.
+    pub(crate) fn add_region(&mut self, memory: &Piece) -> Result<()> {
+        let (base, len) = memory.region().extent();
+        let buffer = self.device.wrap(base.cast(), len)?;
+        self.store.regions.push((Arc::clone(memory.region()), buffer));
+        Ok(())
+    }
+
+    /// Memory for tensors that are placed together; `memory`, of the region last added, is where they are at first.
+    pub(crate) fn anchor(&mut self, memory: &Piece) -> AnchorId {
+        let base = Arc::new(AtomicPtr::new(memory.as_ptr().cast_mut()));
+        let id = AnchorId(u32::try_from(self.store.anchors.len()).expect("fewer than 2^32 anchors"));
+        self.store.anchors.push(Anchor { base, len: memory.len(), tensors: Vec::new() });
+        id
+    }
+
+    /// Memory that stays as it is; it holds what was placed at its anchor.
+    pub(crate) fn pin(&mut self, memory: Piece) {
+        self.store.pinned.push(memory);
+    }
+
+    /// A packed matrix at byte `offset` of `anchor`.
+    pub(crate) fn packed_at(&mut self, shape: PackedShape, anchor: AnchorId, offset: usize) -> PackedId {
+        let anchor = &self.store.anchors[anchor.0 as usize];
+        assert!(offset + shape.bytes() <= anchor.len, "a matrix beyond its memory");
+        let base = Arc::clone(&anchor.base);
+        self.push_packed(StoredMatrix { shape, base, offset })
+    }
+
+    /// A tensor at byte `offset` of `anchor`.
+    pub(crate) fn tensor_at(&mut self, element: u32, ne: &[u64], anchor: AnchorId, offset: usize) -> Result<TensorId> {
+        let (id, raw) = self.header(element, ne);
+        let anchor = &mut self.store.anchors[anchor.0 as usize];
+        // SAFETY: the header is alive.
+        let size = unsafe { sys::ggml_nbytes(raw) };
+        assert!(offset + size <= anchor.len, "a tensor beyond its memory");
+        anchor.tensors.push((id, offset));
+        let (_, buffer) = self.store.regions.last().expect("an anchor is in a region");
+        let address = anchor.base.load(Ordering::Acquire).wrapping_add(offset);
+        // SAFETY: the address lies in the region that the buffer wraps, which the store keeps alive.
+        let status = unsafe { sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), raw, address.cast()) };
+        success("placing a tensor", status).map(|()| id)
     }
 
     fn place(
@@ -236,6 +338,18 @@ impl<'d> StoreBuilder<'d> {
     pub(crate) fn build(mut self) -> Arc<TensorStore> {
         self.store.buffers.extend(self.mapped.into_iter().flatten());
         Arc::new(self.store)
+    }
+}
+
+impl Anchor {
+    fn moor(&self, memory: &Piece, tensors: &[NonNull<sys::ggml_tensor>]) {
+        assert!(self.len <= memory.len(), "{} bytes for {}", memory.len(), self.len);
+        self.base.store(memory.as_ptr().cast_mut(), Ordering::Release);
+        for &(id, offset) in &self.tensors {
+            let address = memory.as_ptr().wrapping_add(offset).cast_mut();
+            // SAFETY: the header is alive, and no graph that reads it runs. The address is in the region of its buffer.
+            unsafe { (*tensors[id.0 as usize].as_ptr()).data = address.cast() };
+        }
     }
 }
 

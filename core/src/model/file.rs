@@ -9,7 +9,9 @@ use super::ExecutorChoice;
 use crate::architecture::Architecture;
 use crate::error::{ErrorKind, Result};
 use crate::gguf::{Gguf, SplitName};
+use crate::kernels::direct::DirectFile;
 use crate::kernels::mapping::Mapping;
+use crate::residency::source::ReadBlocks;
 
 /// A model's files. Opening checks that they are there; [`gguf`](Self::gguf) checks what is in them.
 pub struct ModelFile {
@@ -116,6 +118,11 @@ impl ModelFile {
             }
             (Err(reason), _) => Ok((Route::LlamaCpp, format!("the staged executor does not run this model: {reason}"))),
         }
+    }
+
+    /// The parts in order, to be read past the page cache.
+    pub(crate) fn direct(&self) -> Result<Vec<Arc<dyn ReadBlocks>>> {
+        self.parts.iter().map(|part| Ok(Arc::new(DirectFile::open(part.path())?) as Arc<dyn ReadBlocks>)).collect()
     }
 
     /// The mapped parts, in order.

@@ -11,14 +11,18 @@ use crate::chat::ChatTemplate;
 use crate::error::{ErrorKind, Result};
 use crate::executor::Weights;
 use crate::executor::llama::{LlamaOptions, LlamaWeights};
-use crate::executor::memory::check_available;
+use crate::executor::memory::{available_memory, check_available};
 use crate::executor::options::{Kernels, ThreadOptions, check_sizes};
-use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights};
+use crate::executor::staged::{ALLOWANCE, StagedModel, StagedOptions, StagedWeights, Within};
 use crate::gguf::Gguf;
 use crate::gguf::validate::validate;
 use crate::kernels::LlamaVocabulary;
 use crate::kernels::threads::ThreadPool;
+use crate::residency::source::ReadBlocks;
 use crate::tokenizer::{TokenizerJson, Vocabulary};
+
+/// Opens a model's files to be read past the page cache.
+type OpenFiles<'a> = dyn Fn(&ModelFile) -> Result<Vec<Arc<dyn ReadBlocks>>> + 'a;
 
 impl Model {
     /// Loads the GGUF file at `path`; of a split model, any of its files. With it the draft model, if the options name one.
@@ -29,25 +33,56 @@ impl Model {
     /// `Tokenizer` or `Template` if its text side is unusable, `InvalidOption`, `OutOfMemory`, or `Cancelled`.
     /// `InvalidOption` also for a draft model of another vocabulary.
     pub fn load(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self> {
+        Self::load_reading(path.as_ref(), &options, &ModelFile::direct)
+    }
+
+    /// As [`load`](Self::load), with the model's files that are read past the page cache opened by `open`.
+    pub(super) fn load_reading(path: &Path, options: &ModelOptions, open: &OpenFiles<'_>) -> Result<Self> {
         // One pool for both models, which run in turns: two would spin against each other.
-        let threads = Arc::new(ThreadPool::new(&thread_options(&options))?);
+        let threads = Arc::new(ThreadPool::new(&thread_options(options))?);
+        let budget = options.memory_budget.bytes(available_memory())?;
         let own = ModelOptions { progress: None, chat_template: None, tokenizer: None, ..options.clone() };
-        let draft = options.draft_model.as_ref().map(|draft| Self::load_file(draft, &own, &threads)).transpose()?;
-        let model = Self::load_file(path.as_ref(), &options, &threads)?;
+        let draft = Loading { options: &own, threads: &threads, budget, beside: 0, open: &ModelFile::direct };
+        let draft = options.draft_model.as_ref().map(|path| draft.load(path)).transpose()?;
+        // The draft is in memory as a whole, and what it takes is taken first.
+        let taken = draft.as_ref().and_then(|draft| draft.info().residency.as_ref());
+        if let Some(too_small) = taken.filter(|residency| residency.streamed_layers > 0) {
+            let (what, available) = ("the draft model under the memory budget", Some(too_small.budget));
+            let needed = too_small.memory + too_small.streamed_bytes;
+            return Err(ErrorKind::OutOfMemory { what, needed, available }.into());
+        }
+        let budget = budget.map(|budget| budget - taken.map_or(0, |residency| residency.memory));
+        let model = Loading { options, threads: &threads, budget, beside: ALLOWANCE, open }.load(path)?;
         match draft {
             Some(draft) => model.with_draft(&draft),
             None => Ok(model),
         }
     }
+}
 
-    fn load_file(path: &Path, options: &ModelOptions, threads: &Arc<ThreadPool>) -> Result<Self> {
+/// What one model is loaded with.
+struct Loading<'a> {
+    options: &'a ModelOptions,
+    threads: &'a Arc<ThreadPool>,
+    /// Bytes it may take, if there is a limit.
+    budget: Option<u64>,
+    /// Bytes of it that are for the process beside the model.
+    beside: u64,
+    open: &'a OpenFiles<'a>,
+}
+
+impl Loading<'_> {
+    fn load(&self, path: &Path) -> Result<Model> {
+        let Self { options, threads, budget, .. } = *self;
         let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
         let (route, reason) = file.route(&gguf, options.executor)?;
         let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
-        check_available("the model's weights", info.weight_bytes)?;
+        if budget.is_none() {
+            check_available("the model's weights", info.weight_bytes)?;
+        }
         info.executor_reason = reason;
         info.executor = route.name().to_owned();
         let tokenizer = options.tokenizer.as_deref().map(|path| tokenizer(path, &gguf)).transpose()?;
@@ -55,8 +90,24 @@ impl Model {
             Route::Staged(architecture) => {
                 let settings = staged_options(options, threads);
                 let mut progress = |share| tell(options, share);
-                let parts = file.parts();
-                let model = StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, &options.cancel)?;
+                let (parts, cancel) = (file.parts(), &options.cancel);
+                let model = match budget {
+                    None => StagedModel::load(*architecture, &gguf, parts, settings, &mut progress, cancel)?,
+                    Some(budget) => {
+                        let within = Within {
+                            budget,
+                            beside: self.beside,
+                            n_cells: info.context_length,
+                            model: file.first(),
+                            files: (self.open)(&file)?,
+                            folder: options.cache_dir.as_deref(),
+                            progress: &mut progress,
+                            cancel,
+                        };
+                        StagedModel::load_within(*architecture, &gguf, settings, within)?
+                    }
+                };
+                info.residency = model.residency().map(|residency| residency.info().clone());
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
                 let vocabulary = match tokenizer {
                     Some(tokenizer) => tokenizer,
@@ -68,6 +119,10 @@ impl Model {
                 let reason =
                     format!("`own` needs the staged executor, and llama.cpp runs this model: {}", info.executor_reason);
                 return Err(ErrorKind::InvalidOption { option: "kernels", reason }.into());
+            }
+            Route::LlamaCpp if budget.is_some() => {
+                let reason = format!("llama.cpp's context cannot keep one ({}); leave it out", info.executor_reason);
+                return Err(ErrorKind::InvalidOption { option: "memory_budget", reason }.into());
             }
             Route::LlamaCpp => {
                 let settings = llama_options(options);
@@ -82,7 +137,7 @@ impl Model {
             }
         };
         let template = template(&gguf, options, &*vocabulary)?;
-        Ok(Self::from_parts(weights, vocabulary, template, info))
+        Ok(Model::from_parts(weights, vocabulary, template, info))
     }
 }
 
@@ -93,7 +148,7 @@ fn tell(options: &ModelOptions, share: f32) {
 }
 
 /// Threads beyond the processors would wait for each other at spinning barriers: an answer would take minutes.
-fn thread_options(options: &ModelOptions) -> ThreadOptions {
+pub(super) fn thread_options(options: &ModelOptions) -> ThreadOptions {
     let default = ThreadOptions::default();
     let wanted = options.threads.unwrap_or(default.n_threads);
     let too_many = wanted > default.n_threads && wanted <= ThreadOptions::MAX;
@@ -108,7 +163,7 @@ fn thread_options(options: &ModelOptions) -> ThreadOptions {
     }
 }
 
-fn staged_options(options: &ModelOptions, threads: &Arc<ThreadPool>) -> StagedOptions {
+pub(super) fn staged_options(options: &ModelOptions, threads: &Arc<ThreadPool>) -> StagedOptions {
     StagedOptions {
         threads: Arc::clone(threads),
         kv_type: options.kv_type,
@@ -127,7 +182,7 @@ fn llama_options(options: &ModelOptions) -> LlamaOptions {
     }
 }
 
-fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {
+pub(super) fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {
     let text = |key: &str| gguf.find::<&str>(key).ok().flatten().map(str::to_owned);
     let architecture = text("general.architecture").unwrap_or_default();
     let number = |key: &str| gguf.find::<u32>(&format!("{architecture}.{key}")).ok().flatten().unwrap_or(0) as usize;

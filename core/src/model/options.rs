@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
 use crate::executor::options::{Kernels, KvType, ThreadOptions, ThreadPriority};
+use crate::residency::MemoryBudget;
 
 /// Told how much of the model is loaded, from 0 to 1, ascending; 1 comes last. Called on the loading thread: be quick.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
@@ -34,6 +35,11 @@ pub struct ModelOptions {
     pub kernels: Kernels,
     /// Rows of one pass at most: the size of a chunk of prefill. More is faster to the first token and takes more memory.
     pub batch_size: usize,
+    /// What the model may take of the memory. What does not fit is read from flash on every pass; the text is the same.
+    pub memory_budget: MemoryBudget,
+    /// Where the file is kept that a model under a memory budget is streamed from: about as large as the model, and made once.
+    /// `None`: beside the model, if that can be written.
+    pub cache_dir: Option<PathBuf>,
     /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
     /// sooner. It is loaded with these settings too, and its threads are the model's.
     pub draft_model: Option<PathBuf>,
@@ -83,6 +89,8 @@ impl Default for ModelOptions {
             kv_type: KvType::default(),
             kernels: Kernels::default(),
             batch_size: 512,
+            memory_budget: MemoryBudget::default(),
+            cache_dir: None,
             draft_model: None,
             tokenizer: None,
             chat_template: None,
@@ -103,6 +111,7 @@ impl fmt::Debug for ModelOptions {
             .field("kv_type", &self.kv_type)
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)
+            .field("memory_budget", &self.memory_budget)
             .field("draft_model", &self.draft_model)
             .field("tokenizer", &self.tokenizer)
             .finish_non_exhaustive()

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::block::{self, Block, SightInput, StageInputs, WEIGHTS};
 use super::products::Products;
 use super::state::{Sight, State, StateTensors};
-use super::weights::StagedModel;
-use crate::architecture::GlobalTensor;
+use super::weights::{Setup, StagedModel};
+use crate::architecture::{Architecture, GlobalTensor};
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
 use crate::kernels::attention::Workspace;
 use crate::kernels::graph::{Builder, Graph, Tensor};
-use crate::kernels::store::{TensorId, TensorStore};
+use crate::kernels::region::Piece;
+use crate::kernels::store::{AnchorId, TensorId, TensorStore};
 
 /// What a graph computes. Two passes of one shape run the same graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +38,31 @@ pub(super) struct Graphs {
     tensors: StateTensors,
     workspace: Arc<Workspace>,
     built: Vec<(Shape, Graph)>,
+    kept: usize,
 }
 
 impl Graphs {
     /// Shapes to keep. A tree's row counts differ from step to step; a graph of 16 layers takes about 300 KB of headers.
     const KEPT: usize = 40;
 
+    /// Passes to keep where a pass is many graphs: a layer's takes about 50 KB.
+    const KEPT_PASSES: usize = 6;
+
     /// Bytes that attention needs for itself: the most of what [`new`](Self::new) takes.
-    pub(super) fn bytes(model: &StagedModel, n_cells: usize) -> u64 {
-        if !model.attends() {
+    pub(super) fn bytes(setup: &Setup, n_cells: usize) -> u64 {
+        if !setup.attends() {
             return 0;
         }
-        Workspace::bytes(&model.attention(0), State::padded(n_cells), model.options().threads.n_threads())
+        Workspace::bytes(&setup.attention(0), State::padded(n_cells), setup.options.threads.n_threads())
+    }
+
+    /// Graph memory that a row of a pass takes at most: what is alive at once in a block, in f32.
+    pub(super) fn bytes_per_row(arch: &Architecture) -> u64 {
+        let (embd, q) = (u64::from(arch.n_embd), u64::from(arch.n_embd_q()));
+        let (kv, ff) = (u64::from(arch.n_embd_kv()), u64::from(arch.n_ff));
+        let attention = 2 * (q + 2 * kv) + q + 2 * embd;
+        let feed_forward = 3 * ff + 3 * embd;
+        4 * attention.max(feed_forward)
     }
 
     pub(super) fn new(model: Arc<StagedModel>, state: &State) -> Self {
@@ -57,7 +71,9 @@ impl Graphs {
         let n_threads = model.options().threads.n_threads();
         let cells = if model.attends() { State::padded(tensors.n_cells) } else { 0 };
         let workspace = Arc::new(Workspace::new(&model.attention(0), cells, n_threads));
-        Self { model, stores, tensors, workspace, built: Vec::with_capacity(Self::KEPT) }
+        let parts = model.parts(0..model.arch().n_layers as usize).count();
+        let kept = Self::KEPT.max(Self::KEPT_PASSES * (parts + 1));
+        Self { model, stores, tensors, workspace, built: Vec::with_capacity(kept), kept }
     }
 
     /// Gives the graph of `shape` its memory, and forgets it again.
@@ -66,10 +82,20 @@ impl Graphs {
         self.model.machine(&Cancel::new())?.place(&mut graph)
     }
 
-    /// Runs the graph of `shape` and copies its result to `result`, if that is asked for.
-    pub(super) fn run(&mut self, shape: Shape, cancel: &Cancel, result: Option<&mut [f32]>) -> Result<()> {
+    /// Runs the graph of `shape` and copies its result to `result`, if that is asked for. A streamed layer is `moored` where it was
+    /// read to.
+    pub(super) fn run(
+        &mut self,
+        shape: Shape,
+        moored: Option<(AnchorId, &Piece)>,
+        cancel: &Cancel,
+        result: Option<&mut [f32]>,
+    ) -> Result<()> {
         let model = Arc::clone(&self.model);
         let mut machine = model.machine(cancel)?;
+        if let Some((anchor, memory)) = moored {
+            model.store().moor(anchor, memory);
+        }
         // Twice at most: another session's larger shapes may have moved the memory since this graph was placed.
         for _ in 0..2 {
             let mut graph = self.take(shape);
@@ -95,7 +121,7 @@ impl Graphs {
         match self.built.iter().rposition(|(built, _)| *built == shape) {
             Some(at) => self.built.remove(at).1,
             None => {
-                if self.built.len() == Self::KEPT {
+                if self.built.len() == self.kept {
                     self.built.remove(0);
                 }
                 self.build(shape)

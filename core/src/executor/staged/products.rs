@@ -3,8 +3,9 @@
 use super::block::WEIGHTS;
 use super::weights::Weight;
 use crate::architecture::Activation;
-use crate::kernels::gemm::{ActivationShape, Isa, PackedMatrix};
+use crate::kernels::gemm::{ActivationShape, Isa};
 use crate::kernels::graph::{Builder, Tensor};
+use crate::kernels::store::StoredMatrix;
 
 /// Multiplies, with our kernels for this instruction set where the weights are packed, else with ggml's.
 ///
@@ -50,7 +51,7 @@ impl Products {
         weights: [Weight; 2],
         activation: Activation,
     ) -> Option<Tensor<'g>> {
-        let matrices: [PackedMatrix; 2] = walked_together(graph, &weights)?.try_into().ok()?;
+        let matrices: [StoredMatrix; 2] = walked_together(graph, &weights)?.try_into().ok()?;
         let shape = self.shape(x, &matrices[0]);
         Some(graph.gated_products(graph.quantise(x, self.0, shape), self.0, shape, matrices, activation))
     }
@@ -59,14 +60,14 @@ impl Products {
         self,
         graph: &Builder<'g>,
         x: Tensor<'g>,
-        matrices: Vec<PackedMatrix>,
+        matrices: Vec<StoredMatrix>,
         residual: Option<Tensor<'g>>,
     ) -> Tensor<'g> {
         let shape = self.shape(x, &matrices[0]);
         graph.packed_products(graph.quantise(x, self.0, shape), self.0, shape, matrices, residual)
     }
 
-    fn shape(self, x: Tensor<'_>, matrix: &PackedMatrix) -> ActivationShape {
+    fn shape(self, x: Tensor<'_>, matrix: &StoredMatrix) -> ActivationShape {
         let rows = usize::try_from(x.ne(1)).expect("rows are counted in usize");
         let (kind, k) = (matrix.shape().format().activations(), matrix.shape().k());
         ActivationShape::new(kind, rows, k, self.0.interleave()).expect("whole blocks, and a pass has rows")
@@ -74,12 +75,12 @@ impl Products {
 }
 
 /// The matrices, if all are packed and take the same kind of activations.
-fn walked_together(graph: &Builder<'_>, weights: &[Weight]) -> Option<Vec<PackedMatrix>> {
+fn walked_together(graph: &Builder<'_>, weights: &[Weight]) -> Option<Vec<StoredMatrix>> {
     let packed = |weight: &Weight| match weight {
         Weight::Ggml(_) => None,
         Weight::Packed(id) => Some(graph.packed(WEIGHTS, *id)),
     };
-    let matrices: Vec<PackedMatrix> = weights.iter().map(packed).collect::<Option<_>>()?;
+    let matrices: Vec<StoredMatrix> = weights.iter().map(packed).collect::<Option<_>>()?;
     let kind = matrices.first()?.shape().format().activations();
     matrices.iter().all(|m| m.shape().format().activations() == kind).then_some(matrices)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::weights::StagedModel;
+use super::weights::{Setup, StagedModel};
 use crate::error::{ErrorKind, Result};
 use crate::executor::options::KvType;
 use crate::executor::pass::Pass;
@@ -74,14 +74,14 @@ impl State {
     /// Bytes that [`new`](Self::new) takes, of tensors and of what fills them. In floating point: nothing overflows, and more
     /// than there are addresses is still more than there is memory.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    pub(super) fn bytes(model: &StagedModel, n_cells: usize, max_rows: usize) -> u64 {
-        let arch = model.arch();
+    pub(super) fn bytes(setup: &Setup, n_cells: usize, max_rows: usize) -> u64 {
+        let arch = &setup.arch;
         let (cells, rows) = (Self::padded(n_cells) as f64, max_rows as f64);
-        let cell = f64::from(arch.n_embd_kv()) * model.options().kv_type.bytes_per_value();
+        let cell = f64::from(arch.n_embd_kv()) * setup.options.kv_type.bytes_per_value();
         let cache = 2.0 * f64::from(arch.n_layers) * cell * cells;
         let mask_tensors = if arch.window.is_some() { 2.0 } else { 1.0 };
         let sight =
-            if model.attends() { 2.0 * rows * (rows / 8.0 + 8.0) } else { (mask_tensors + 1.0) * 2.0 * cells * rows };
+            if setup.attends() { 2.0 * rows * (rows / 8.0 + 8.0) } else { (mask_tensors + 1.0) * 2.0 * cells * rows };
         (cache + sight + 4.0 * rows * f64::from(arch.n_embd)) as u64
     }
 

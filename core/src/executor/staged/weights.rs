@@ -8,18 +8,20 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::StagedExecutor;
+use super::budgeted::Residency;
 use crate::architecture::{Architecture, GlobalTensor, LayerTensor};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::options::{Kernels, KvType};
 use crate::executor::{Executor, Weights};
-use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::gguf::{Gguf, TensorInfo};
 use crate::kernels::attention::{AttentionShape, CacheFormat};
-use crate::kernels::gemm::{Isa, PackedShape, WeightFormat};
+use crate::kernels::gemm::{Isa, PackedShape};
 use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
 use crate::kernels::store::{PackedId, StoreBuilder, TensorId, TensorStore};
 use crate::kernels::threads::{POLL_CANCEL, ThreadPool};
+use crate::residency::layout::packed_shape;
 
 /// How a staged model is set up.
 #[derive(Clone)]
@@ -33,6 +35,38 @@ pub(crate) struct StagedOptions {
     pub(crate) kernels: Kernels,
     /// Layers per stage.
     pub(crate) stage_layers: usize,
+}
+
+/// A model's kind, and how it is to run.
+pub(crate) struct Setup {
+    pub(crate) arch: Architecture,
+    pub(crate) options: StagedOptions,
+}
+
+impl Setup {
+    /// Attention in `layer`, for our kernels.
+    pub(super) fn attention(&self, layer: u32) -> AttentionShape {
+        let arch = &self.arch;
+        let format = match self.options.kv_type {
+            KvType::F16 => CacheFormat::F16,
+            KvType::Q8_0 => CacheFormat::Q8_0,
+        };
+        AttentionShape {
+            n_head: arch.n_heads as usize,
+            n_head_kv: arch.n_heads_kv as usize,
+            head_dim: arch.head_dim as usize,
+            keys: format,
+            values: format,
+            scale: if arch.family.scale_queries { 1.0 } else { arch.attention_scale },
+            soft_cap: arch.attention_cap.unwrap_or(0.0),
+            window: arch.layer_window(layer).map_or(usize::MAX, |w| w as usize),
+        }
+    }
+
+    /// Whether our kernels attend; if not, ggml's do.
+    pub(super) fn attends(&self) -> bool {
+        self.options.kernels != Kernels::Ggml && self.attention(0).is_supported()
+    }
 }
 
 /// Where a tensor is, and so who multiplies with it.
@@ -58,6 +92,10 @@ impl Weight {
 pub(super) struct LayerWeights([Option<Weight>; LayerTensor::ALL.len()]);
 
 impl LayerWeights {
+    pub(super) fn new(tensors: [Option<Weight>; LayerTensor::ALL.len()]) -> Self {
+        Self(tensors)
+    }
+
     pub(super) fn matrix(&self, which: LayerTensor) -> Weight {
         self.0[which as usize].expect("the architecture was checked against the file")
     }
@@ -70,14 +108,14 @@ impl LayerWeights {
 
 /// A model that the staged executor runs: weights, the machine, and how to use them.
 pub(crate) struct StagedModel {
-    arch: Architecture,
-    options: StagedOptions,
+    setup: Setup,
     layers: Vec<LayerWeights>,
     globals: [Option<Weight>; GlobalTensor::ALL.len()],
     output: Weight,
     isa: Isa,
     store: Arc<TensorStore>,
     machine: Mutex<Machine>,
+    residency: Option<Residency>,
 }
 
 impl StagedModel {
@@ -124,21 +162,43 @@ impl StagedModel {
             Some(output) => output,
             None => loader.tied_output(globals[GlobalTensor::TokenEmbedding as usize])?,
         };
-        let own = options.kernels == Kernels::Own;
-        let (store, machine) = (loader.store.build(), Machine::new(device, Arc::clone(&options.threads))?);
-        let model = Self { arch, options, layers, globals, output, isa, store, machine: Mutex::new(machine) };
-        if own && !model.attends() {
-            return Err(no_kernel(&format!("attention with heads of {} numbers", model.arch.head_dim)));
+        let store = loader.store.build();
+        Self::from_parts(Setup { arch, options }, layers, globals, output, store, None)
+    }
+
+    /// A model of weights that are placed.
+    ///
+    /// Fails with `InvalidOption` if only our kernels may run and they cannot.
+    pub(super) fn from_parts(
+        setup: Setup,
+        layers: Vec<LayerWeights>,
+        globals: [Option<Weight>; GlobalTensor::ALL.len()],
+        output: Weight,
+        store: Arc<TensorStore>,
+        residency: Option<Residency>,
+    ) -> Result<Arc<Self>> {
+        if setup.options.kernels == Kernels::Own && !setup.attends() {
+            return Err(no_kernel(&format!("attention with heads of {} numbers", setup.arch.head_dim)));
         }
-        Ok(Arc::new(model))
+        let machine = Mutex::new(Machine::new(Device::cpu()?, Arc::clone(&setup.options.threads))?);
+        Ok(Arc::new(Self { setup, layers, globals, output, isa: Isa::detect(), store, machine, residency }))
+    }
+
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     pub(super) fn arch(&self) -> &Architecture {
-        &self.arch
+        &self.setup.arch
     }
 
     pub(super) fn options(&self) -> &StagedOptions {
-        &self.options
+        &self.setup.options
+    }
+
+    /// What is streamed, of a model under a memory budget.
+    pub(crate) fn residency(&self) -> Option<&Residency> {
+        self.residency.as_ref()
     }
 
     pub(super) fn layer(&self, layer: usize) -> &LayerWeights {
@@ -165,26 +225,12 @@ impl StagedModel {
 
     /// Attention in `layer`, for our kernels.
     pub(super) fn attention(&self, layer: u32) -> AttentionShape {
-        let arch = &self.arch;
-        let format = match self.options.kv_type {
-            KvType::F16 => CacheFormat::F16,
-            KvType::Q8_0 => CacheFormat::Q8_0,
-        };
-        AttentionShape {
-            n_head: arch.n_heads as usize,
-            n_head_kv: arch.n_heads_kv as usize,
-            head_dim: arch.head_dim as usize,
-            keys: format,
-            values: format,
-            scale: if arch.family.scale_queries { 1.0 } else { arch.attention_scale },
-            soft_cap: arch.attention_cap.unwrap_or(0.0),
-            window: arch.layer_window(layer).map_or(usize::MAX, |w| w as usize),
-        }
+        self.setup.attention(layer)
     }
 
     /// Whether our kernels attend; if not, ggml's do.
     pub(super) fn attends(&self) -> bool {
-        self.options.kernels != Kernels::Ggml && self.attention(0).is_supported()
+        self.setup.attends()
     }
 
     /// Whether every kernel that sees several rows gives each the bits it would have alone: ours do, ggml's do not.
@@ -281,18 +327,8 @@ impl<'a> Loader<'a> {
         Ok(Weight::Ggml(id))
     }
 
-    /// The shape in which our kernels take a matrix, if they take it and may.
     fn packed_shape(&self, info: &TensorInfo<'_>) -> Option<PackedShape> {
-        let format = match info.ty {
-            _ if self.kernels == Kernels::Ggml => return None,
-            TensorType::Q8_0 => WeightFormat::Q8_0,
-            TensorType::Q4_0 => WeightFormat::Q4_0,
-            TensorType::Q4_K => WeightFormat::Q4_K,
-            TensorType::Q6_K => WeightFormat::Q6_K,
-            _ => return None,
-        };
-        let size = |n: u64| usize::try_from(n).ok();
-        PackedShape::new(format, size(info.shape.n_rows())?, size(info.shape.row_len())?, self.isa.interleave())
+        packed_shape(&info.into(), self.kernels, self.isa)
     }
 
     fn plain(&mut self, info: &TensorInfo<'_>) -> Result<TensorId> {
@@ -312,7 +348,7 @@ impl<'a> Loader<'a> {
 }
 
 /// What is refused when only our kernels may run.
-fn no_kernel(what: &str) -> Error {
+pub(super) fn no_kernel(what: &str) -> Error {
     let reason = format!("`own` has no kernel for this: {what}; `auto` leaves it to ggml");
     ErrorKind::InvalidOption { option: "kernels", reason }.into()
 }
