@@ -128,7 +128,7 @@ impl TryFrom<SamplerSettings> for fulcrum::SamplerSettings {
 
     fn try_from(settings: SamplerSettings) -> Result<Self> {
         let default = Self::default();
-        let bias = |entry: LogitBias| Ok((token("logit_bias", entry.token)?, entry.bias));
+        let bias = |entry: LogitBias| Ok((count("logit_bias", entry.token)?, entry.bias));
         Ok(Self {
             temperature: settings.temperature.unwrap_or(default.temperature),
             top_k: optional("top_k", settings.top_k)?.unwrap_or(default.top_k),
@@ -152,7 +152,7 @@ impl TryFrom<DrySettings> for CoreDry {
 
     fn try_from(settings: DrySettings) -> Result<Self> {
         let default = Self::default();
-        let breaker = |tokens: Vec<i32>| tokens.into_iter().map(|id| token("sequence_breakers", id)).collect();
+        let breaker = |tokens: Vec<i32>| tokens.into_iter().map(|id| count("sequence_breakers", id)).collect();
         Ok(Self {
             multiplier: settings.multiplier,
             base: settings.base.unwrap_or(default.base),
@@ -175,11 +175,6 @@ impl TryFrom<Drafting> for fulcrum::Drafting {
             Drafting::Chain { n } => Ok(format!("chain:{n}").parse()?),
         }
     }
-}
-
-fn token(option: &'static str, id: i32) -> Result<fulcrum::Token> {
-    // A count of 31 bits is a token.
-    Ok(fulcrum::Token::try_from(count(option, id)?).unwrap_or(fulcrum::Token::MAX))
 }
 
 #[cfg(test)]

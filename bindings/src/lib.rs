@@ -14,6 +14,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod number;
+pub mod residency;
 pub mod response;
 pub mod session;
 pub mod stream;

@@ -17,6 +17,23 @@ pub struct SourceTokens {
     pub model: i64,
 }
 
+/// What was read from flash, and what came of it; all zero where every weight is in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, uniffi::Record)]
+pub struct FlashMetrics {
+    /// Bytes read.
+    pub bytes: i64,
+    /// Of those, bytes that were packed for the kernels as they came, because there is no prepared file: it costs time on every pass.
+    pub packed_bytes: i64,
+    /// Seconds during which something was being read.
+    pub busy_s: f64,
+    /// Seconds during which computing waited for what was being read.
+    pub stalled_s: f64,
+    /// Bytes per second while something was being read; 0 if nothing was.
+    pub bandwidth: f64,
+    /// The share of reading that computing did not wait for, 0 to 1; 1 if nothing was read.
+    pub overlap: f64,
+}
+
 /// The figures of one generation: a prompt and its answer.
 #[derive(Clone, Debug, Default, PartialEq, uniffi::Record)]
 pub struct GenerationMetrics {
@@ -24,7 +41,7 @@ pub struct GenerationMetrics {
     pub prompt_tokens: i64,
     /// Of those, taken from the K/V cache instead of being run again.
     pub reused_tokens: i64,
-    /// Seconds from the beginning of prefill until the first token is chosen.
+    /// Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
     pub prefill_s: f64,
     /// Seconds from the call until the first token is chosen; rendering, encoding and waiting included.
     pub ttft_s: f64,
@@ -60,6 +77,10 @@ pub struct GenerationMetrics {
     pub predicted_s: f64,
     /// Whether anything might have been drafted.
     pub drafting: bool,
+    /// What was read from flash during prefill, where the model is under a memory budget.
+    pub prefill_flash: FlashMetrics,
+    /// What was read from flash in the passes after prefill, reading ahead included.
+    pub decode_flash: FlashMetrics,
     /// The process's largest resident set so far, in bytes, where the system tells it.
     pub peak_rss_bytes: Option<i64>,
 }
@@ -89,6 +110,19 @@ impl From<fulcrum::SourceTokens> for SourceTokens {
     }
 }
 
+impl From<fulcrum::metrics::FlashMetrics> for FlashMetrics {
+    fn from(flash: fulcrum::metrics::FlashMetrics) -> Self {
+        Self {
+            bytes: figure(flash.bytes),
+            packed_bytes: figure(flash.packed_bytes),
+            busy_s: flash.busy_s,
+            stalled_s: flash.stalled_s,
+            bandwidth: flash.bandwidth(),
+            overlap: flash.overlap(),
+        }
+    }
+}
+
 impl From<fulcrum::GenerationMetrics> for GenerationMetrics {
     fn from(metrics: fulcrum::GenerationMetrics) -> Self {
         Self {
@@ -112,6 +146,8 @@ impl From<fulcrum::GenerationMetrics> for GenerationMetrics {
             sample_s: metrics.sample_s,
             predicted_s: metrics.predicted_s,
             drafting: metrics.drafting,
+            prefill_flash: metrics.prefill_flash.into(),
+            decode_flash: metrics.decode_flash.into(),
             peak_rss_bytes: metrics.peak_rss_bytes.map(figure),
         }
     }

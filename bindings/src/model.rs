@@ -7,6 +7,7 @@ use fulcrum::{Cancel, ExecutorChoice, Kernels, KvType, Model, ThreadPriority};
 use crate::error::Result;
 use crate::message::{Message, Tool, messages, tools};
 use crate::number::{count, figure, optional, small};
+use crate::residency::{MemoryBudget, ResidencyInfo};
 use crate::session::{NativeSession, SessionOptions};
 
 /// Settings of a model, shared by all its sessions. What is left out is the core's default.
@@ -37,6 +38,14 @@ pub struct ModelOptions {
     /// Rows of one pass at most: more is faster to the first token and takes more memory. By default 512.
     #[uniffi(default)]
     pub batch_size: Option<i32>,
+    /// What the model may take of the memory. What does not fit is read from flash on every pass; the text is the same. By default
+    /// all that it needs.
+    #[uniffi(default)]
+    pub memory_budget: Option<MemoryBudget>,
+    /// The folder of the file that a model under a memory budget is streamed from: about as large as the model, and made once. By
+    /// default the model's own folder, if that can be written.
+    #[uniffi(default)]
+    pub cache_dir: Option<String>,
     /// GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
     /// sooner. It is loaded with these settings too, and its threads are the model's.
     #[uniffi(default)]
@@ -120,6 +129,8 @@ pub struct ModelInfo {
     pub executor: String,
     /// Why that, in one line.
     pub executor_reason: String,
+    /// What is in memory and what is read from flash, of a model under a memory budget.
+    pub residency: Option<ResidencyInfo>,
     /// Whether its chat template tells the model of tools.
     pub reads_tools: bool,
 }
@@ -236,6 +247,7 @@ impl From<&Model> for ModelInfo {
             weight_bytes: figure(info.weight_bytes),
             executor: info.executor.clone(),
             executor_reason: info.executor_reason.clone(),
+            residency: info.residency.clone().map(Into::into),
             reads_tools: model.template().reads_tools(),
         }
     }
@@ -256,6 +268,8 @@ impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
             kv_type: options.kv_type.unwrap_or_default(),
             kernels: options.kernels.unwrap_or_default(),
             batch_size: optional("batch_size", options.batch_size)?.unwrap_or(default.batch_size),
+            memory_budget: options.memory_budget.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            cache_dir: options.cache_dir.map(Into::into),
             draft_model: options.draft_model.map(Into::into),
             tokenizer: options.tokenizer.map(Into::into),
             chat_template: options.chat_template,

@@ -1,17 +1,19 @@
 //! Numbers between the core, which counts without a sign and to the size of memory, and languages that do not.
 
+use std::fmt::Display;
+
 use fulcrum::ErrorKind;
 
 use crate::error::Result;
 
 /// A count that an app gives, for the setting `option`.
-pub(crate) fn count(option: &'static str, value: i32) -> Result<usize> {
-    let negative = |_| ErrorKind::InvalidOption { option, reason: format!("{value} must be 0 or more") };
-    usize::try_from(value).map_err(|error| fulcrum::Error::from(negative(error)).into())
+pub(crate) fn count<V: Copy + Display, T: TryFrom<V>>(option: &'static str, value: V) -> Result<T> {
+    let negative = || ErrorKind::InvalidOption { option, reason: format!("{value} must be 0 or more") };
+    T::try_from(value).map_err(|_| fulcrum::Error::from(negative()).into())
 }
 
 /// As [`count`], of a setting that may be left out.
-pub(crate) fn optional(option: &'static str, value: Option<i32>) -> Result<Option<usize>> {
+pub(crate) fn optional<V: Copy + Display, T: TryFrom<V>>(option: &'static str, value: Option<V>) -> Result<Option<T>> {
     value.map(|value| count(option, value)).transpose()
 }
 
@@ -32,9 +34,9 @@ mod tests {
 
     #[test]
     fn a_negative_count_names_its_setting() {
-        assert_eq!(count("threads", 3).unwrap(), 3);
-        assert!(optional("threads", None).unwrap().is_none());
-        match count("threads", -1) {
+        assert_eq!(count::<_, usize>("threads", 3).unwrap(), 3);
+        assert!(optional::<i32, usize>("threads", None).unwrap().is_none());
+        match count::<_, usize>("threads", -1) {
             Err(NativeError::InvalidOption { option, detail, .. }) => {
                 assert_eq!((option.as_str(), detail.as_str()), ("threads", "threads: -1 must be 0 or more"));
             }

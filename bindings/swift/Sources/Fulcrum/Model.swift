@@ -36,6 +36,15 @@ public final class Model: Sendable {
         return Model(native)
     }
 
+    /// What the model at `path` would be like within the budget that `options` name: what stays in memory, what is read from flash,
+    /// and how fast that would be. Measures flash and memory for a moment; loads and writes nothing.
+    ///
+    /// - Throws: ``FulcrumError``: `outOfMemory` with the smallest budget if the model does not fit, `invalidOption` if there is no
+    ///   budget or what runs the model cannot keep one, and what ``load(path:options:onProgress:)`` throws for a damaged file.
+    public static func forecast(path: String, options: ModelOptions) async throws -> ResidencyForecast {
+        try await blocking(cancel: {}, { try nativeForecast(path: path, options: options) })
+    }
+
     /// A new conversation, independent of all others. Allocates the session's cache: milliseconds.
     ///
     /// - Throws: ``FulcrumError`` of the kinds `outOfMemory` and `invalidOption`.

@@ -2107,6 +2107,115 @@ public func FfiConverterTypeDrySettings_lower(_ value: DrySettings) -> RustBuffe
 
 
 /**
+ * What was read from flash, and what came of it; all zero where every weight is in memory.
+ */
+public struct FlashMetrics: Equatable, Hashable {
+    /**
+     * Bytes read.
+     */
+    public var bytes: Int64
+    /**
+     * Of those, bytes that were packed for the kernels as they came, because there is no prepared file: it costs time on every pass.
+     */
+    public var packedBytes: Int64
+    /**
+     * Seconds during which something was being read.
+     */
+    public var busyS: Double
+    /**
+     * Seconds during which computing waited for what was being read.
+     */
+    public var stalledS: Double
+    /**
+     * Bytes per second while something was being read; 0 if nothing was.
+     */
+    public var bandwidth: Double
+    /**
+     * The share of reading that computing did not wait for, 0 to 1; 1 if nothing was read.
+     */
+    public var overlap: Double
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Bytes read.
+         */bytes: Int64,
+        /**
+         * Of those, bytes that were packed for the kernels as they came, because there is no prepared file: it costs time on every pass.
+         */packedBytes: Int64,
+        /**
+         * Seconds during which something was being read.
+         */busyS: Double,
+        /**
+         * Seconds during which computing waited for what was being read.
+         */stalledS: Double,
+        /**
+         * Bytes per second while something was being read; 0 if nothing was.
+         */bandwidth: Double,
+        /**
+         * The share of reading that computing did not wait for, 0 to 1; 1 if nothing was read.
+         */overlap: Double) {
+        self.bytes = bytes
+        self.packedBytes = packedBytes
+        self.busyS = busyS
+        self.stalledS = stalledS
+        self.bandwidth = bandwidth
+        self.overlap = overlap
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension FlashMetrics: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeFlashMetrics: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> FlashMetrics {
+        return
+            try FlashMetrics(
+                bytes: FfiConverterInt64.read(from: &buf),
+                packedBytes: FfiConverterInt64.read(from: &buf),
+                busyS: FfiConverterDouble.read(from: &buf),
+                stalledS: FfiConverterDouble.read(from: &buf),
+                bandwidth: FfiConverterDouble.read(from: &buf),
+                overlap: FfiConverterDouble.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: FlashMetrics, into buf: inout [UInt8]) {
+        FfiConverterInt64.write(value.bytes, into: &buf)
+        FfiConverterInt64.write(value.packedBytes, into: &buf)
+        FfiConverterDouble.write(value.busyS, into: &buf)
+        FfiConverterDouble.write(value.stalledS, into: &buf)
+        FfiConverterDouble.write(value.bandwidth, into: &buf)
+        FfiConverterDouble.write(value.overlap, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeFlashMetrics_lift(_ buf: RustBuffer) throws -> FlashMetrics {
+    return try FfiConverterTypeFlashMetrics.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeFlashMetrics_lower(_ value: FlashMetrics) -> RustBuffer {
+    return FfiConverterTypeFlashMetrics.lower(value)
+}
+
+
+/**
  * The figures of one generation: a prompt and its answer.
  */
 public struct GenerationMetrics: Equatable, Hashable {
@@ -2119,7 +2228,7 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var reusedTokens: Int64
     /**
-     * Seconds from the beginning of prefill until the first token is chosen.
+     * Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
      */
     public var prefillS: Double
     /**
@@ -2191,6 +2300,14 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var drafting: Bool
     /**
+     * What was read from flash during prefill, where the model is under a memory budget.
+     */
+    public var prefillFlash: FlashMetrics
+    /**
+     * What was read from flash in the passes after prefill, reading ahead included.
+     */
+    public var decodeFlash: FlashMetrics
+    /**
      * The process's largest resident set so far, in bytes, where the system tells it.
      */
     public var peakRssBytes: Int64?
@@ -2205,7 +2322,7 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Of those, taken from the K/V cache instead of being run again.
          */reusedTokens: Int64,
         /**
-         * Seconds from the beginning of prefill until the first token is chosen.
+         * Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
          */prefillS: Double,
         /**
          * Seconds from the call until the first token is chosen; rendering, encoding and waiting included.
@@ -2259,6 +2376,12 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Whether anything might have been drafted.
          */drafting: Bool,
         /**
+         * What was read from flash during prefill, where the model is under a memory budget.
+         */prefillFlash: FlashMetrics,
+        /**
+         * What was read from flash in the passes after prefill, reading ahead included.
+         */decodeFlash: FlashMetrics,
+        /**
          * The process's largest resident set so far, in bytes, where the system tells it.
          */peakRssBytes: Int64?) {
         self.promptTokens = promptTokens
@@ -2281,6 +2404,8 @@ public struct GenerationMetrics: Equatable, Hashable {
         self.sampleS = sampleS
         self.predictedS = predictedS
         self.drafting = drafting
+        self.prefillFlash = prefillFlash
+        self.decodeFlash = decodeFlash
         self.peakRssBytes = peakRssBytes
     }
 
@@ -2320,6 +2445,8 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
                 sampleS: FfiConverterDouble.read(from: &buf),
                 predictedS: FfiConverterDouble.read(from: &buf),
                 drafting: FfiConverterBool.read(from: &buf),
+                prefillFlash: FfiConverterTypeFlashMetrics.read(from: &buf),
+                decodeFlash: FfiConverterTypeFlashMetrics.read(from: &buf),
                 peakRssBytes: FfiConverterOptionInt64.read(from: &buf)
         )
     }
@@ -2345,6 +2472,8 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
         FfiConverterDouble.write(value.sampleS, into: &buf)
         FfiConverterDouble.write(value.predictedS, into: &buf)
         FfiConverterBool.write(value.drafting, into: &buf)
+        FfiConverterTypeFlashMetrics.write(value.prefillFlash, into: &buf)
+        FfiConverterTypeFlashMetrics.write(value.decodeFlash, into: &buf)
         FfiConverterOptionInt64.write(value.peakRssBytes, into: &buf)
     }
 }
@@ -2839,6 +2968,10 @@ public struct ModelInfo: Equatable, Hashable {
      */
     public var executorReason: String
     /**
+     * What is in memory and what is read from flash, of a model under a memory budget.
+     */
+    public var residency: ResidencyInfo?
+    /**
      * Whether its chat template tells the model of tools.
      */
     public var readsTools: Bool
@@ -2880,6 +3013,9 @@ public struct ModelInfo: Equatable, Hashable {
          * Why that, in one line.
          */executorReason: String,
         /**
+         * What is in memory and what is read from flash, of a model under a memory budget.
+         */residency: ResidencyInfo?,
+        /**
          * Whether its chat template tells the model of tools.
          */readsTools: Bool) {
         self.name = name
@@ -2893,6 +3029,7 @@ public struct ModelInfo: Equatable, Hashable {
         self.weightBytes = weightBytes
         self.executor = executor
         self.executorReason = executorReason
+        self.residency = residency
         self.readsTools = readsTools
     }
 
@@ -2923,6 +3060,7 @@ public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
                 weightBytes: FfiConverterInt64.read(from: &buf),
                 executor: FfiConverterString.read(from: &buf),
                 executorReason: FfiConverterString.read(from: &buf),
+                residency: FfiConverterOptionTypeResidencyInfo.read(from: &buf),
                 readsTools: FfiConverterBool.read(from: &buf)
         )
     }
@@ -2939,6 +3077,7 @@ public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
         FfiConverterInt64.write(value.weightBytes, into: &buf)
         FfiConverterString.write(value.executor, into: &buf)
         FfiConverterString.write(value.executorReason, into: &buf)
+        FfiConverterOptionTypeResidencyInfo.write(value.residency, into: &buf)
         FfiConverterBool.write(value.readsTools, into: &buf)
     }
 }
@@ -2997,6 +3136,16 @@ public struct ModelOptions: Equatable, Hashable {
      */
     public var batchSize: Int32?
     /**
+     * What the model may take of the memory. What does not fit is read from flash on every pass; the text is the same. By default
+     * all that it needs.
+     */
+    public var memoryBudget: MemoryBudget?
+    /**
+     * The folder of the file that a model under a memory budget is streamed from: about as large as the model, and made once. By
+     * default the model's own folder, if that can be written.
+     */
+    public var cacheDir: String?
+    /**
      * GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
      * sooner. It is loaded with these settings too, and its threads are the model's.
      */
@@ -3039,6 +3188,14 @@ public struct ModelOptions: Equatable, Hashable {
          * Rows of one pass at most: more is faster to the first token and takes more memory. By default 512.
          */batchSize: Int32? = nil,
         /**
+         * What the model may take of the memory. What does not fit is read from flash on every pass; the text is the same. By default
+         * all that it needs.
+         */memoryBudget: MemoryBudget? = nil,
+        /**
+         * The folder of the file that a model under a memory budget is streamed from: about as large as the model, and made once. By
+         * default the model's own folder, if that can be written.
+         */cacheDir: String? = nil,
+        /**
          * GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
          * sooner. It is loaded with these settings too, and its threads are the model's.
          */draftModel: String? = nil,
@@ -3056,6 +3213,8 @@ public struct ModelOptions: Equatable, Hashable {
         self.kvType = kvType
         self.kernels = kernels
         self.batchSize = batchSize
+        self.memoryBudget = memoryBudget
+        self.cacheDir = cacheDir
         self.draftModel = draftModel
         self.tokenizer = tokenizer
         self.chatTemplate = chatTemplate
@@ -3085,6 +3244,8 @@ public struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
                 kvType: FfiConverterOptionTypeKvType.read(from: &buf),
                 kernels: FfiConverterOptionTypeKernels.read(from: &buf),
                 batchSize: FfiConverterOptionInt32.read(from: &buf),
+                memoryBudget: FfiConverterOptionTypeMemoryBudget.read(from: &buf),
+                cacheDir: FfiConverterOptionString.read(from: &buf),
                 draftModel: FfiConverterOptionString.read(from: &buf),
                 tokenizer: FfiConverterOptionString.read(from: &buf),
                 chatTemplate: FfiConverterOptionString.read(from: &buf)
@@ -3100,6 +3261,8 @@ public struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
         FfiConverterOptionTypeKvType.write(value.kvType, into: &buf)
         FfiConverterOptionTypeKernels.write(value.kernels, into: &buf)
         FfiConverterOptionInt32.write(value.batchSize, into: &buf)
+        FfiConverterOptionTypeMemoryBudget.write(value.memoryBudget, into: &buf)
+        FfiConverterOptionString.write(value.cacheDir, into: &buf)
         FfiConverterOptionString.write(value.draftModel, into: &buf)
         FfiConverterOptionString.write(value.tokenizer, into: &buf)
         FfiConverterOptionString.write(value.chatTemplate, into: &buf)
@@ -3119,6 +3282,286 @@ public func FfiConverterTypeModelOptions_lift(_ buf: RustBuffer) throws -> Model
 #endif
 public func FfiConverterTypeModelOptions_lower(_ value: ModelOptions) -> RustBuffer {
     return FfiConverterTypeModelOptions.lower(value)
+}
+
+
+/**
+ * What a model would be like under its memory budget.
+ */
+public struct ResidencyForecast: Equatable, Hashable {
+    /**
+     * What would be in memory, and what would be read.
+     */
+    public var info: ResidencyInfo
+    /**
+     * The smallest budget that the model can run with, in bytes.
+     */
+    public var smallestBudget: Int64
+    /**
+     * The file that layers would be streamed from.
+     */
+    public var preparedPath: String
+    /**
+     * Bytes of it on the disk.
+     */
+    public var preparedBytes: Int64
+    /**
+     * Whether it is there already.
+     */
+    public var preparedReady: Bool
+    /**
+     * Bytes per second of flash, measured for a moment on the model's file.
+     */
+    public var flashBandwidth: Double
+    /**
+     * Bytes per second of memory, measured for a moment.
+     */
+    public var memoryBandwidth: Double
+    /**
+     * Tokens per second of plain decoding that these allow.
+     */
+    public var tokensPerS: Double
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * What would be in memory, and what would be read.
+         */info: ResidencyInfo,
+        /**
+         * The smallest budget that the model can run with, in bytes.
+         */smallestBudget: Int64,
+        /**
+         * The file that layers would be streamed from.
+         */preparedPath: String,
+        /**
+         * Bytes of it on the disk.
+         */preparedBytes: Int64,
+        /**
+         * Whether it is there already.
+         */preparedReady: Bool,
+        /**
+         * Bytes per second of flash, measured for a moment on the model's file.
+         */flashBandwidth: Double,
+        /**
+         * Bytes per second of memory, measured for a moment.
+         */memoryBandwidth: Double,
+        /**
+         * Tokens per second of plain decoding that these allow.
+         */tokensPerS: Double) {
+        self.info = info
+        self.smallestBudget = smallestBudget
+        self.preparedPath = preparedPath
+        self.preparedBytes = preparedBytes
+        self.preparedReady = preparedReady
+        self.flashBandwidth = flashBandwidth
+        self.memoryBandwidth = memoryBandwidth
+        self.tokensPerS = tokensPerS
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension ResidencyForecast: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeResidencyForecast: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ResidencyForecast {
+        return
+            try ResidencyForecast(
+                info: FfiConverterTypeResidencyInfo.read(from: &buf),
+                smallestBudget: FfiConverterInt64.read(from: &buf),
+                preparedPath: FfiConverterString.read(from: &buf),
+                preparedBytes: FfiConverterInt64.read(from: &buf),
+                preparedReady: FfiConverterBool.read(from: &buf),
+                flashBandwidth: FfiConverterDouble.read(from: &buf),
+                memoryBandwidth: FfiConverterDouble.read(from: &buf),
+                tokensPerS: FfiConverterDouble.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: ResidencyForecast, into buf: inout [UInt8]) {
+        FfiConverterTypeResidencyInfo.write(value.info, into: &buf)
+        FfiConverterInt64.write(value.smallestBudget, into: &buf)
+        FfiConverterString.write(value.preparedPath, into: &buf)
+        FfiConverterInt64.write(value.preparedBytes, into: &buf)
+        FfiConverterBool.write(value.preparedReady, into: &buf)
+        FfiConverterDouble.write(value.flashBandwidth, into: &buf)
+        FfiConverterDouble.write(value.memoryBandwidth, into: &buf)
+        FfiConverterDouble.write(value.tokensPerS, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeResidencyForecast_lift(_ buf: RustBuffer) throws -> ResidencyForecast {
+    return try FfiConverterTypeResidencyForecast.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeResidencyForecast_lower(_ value: ResidencyForecast) -> RustBuffer {
+    return FfiConverterTypeResidencyForecast.lower(value)
+}
+
+
+/**
+ * How a model lies in memory under a budget.
+ */
+public struct ResidencyInfo: Equatable, Hashable {
+    /**
+     * Bytes that were allowed.
+     */
+    public var budget: Int64
+    /**
+     * Bytes that model, one session and process take by the plan.
+     */
+    public var memory: Int64
+    /**
+     * Layers in memory.
+     */
+    public var pinnedLayers: Int32
+    /**
+     * Layers that are read from flash on every pass.
+     */
+    public var streamedLayers: Int32
+    /**
+     * Bytes of weights in memory, slots not counted.
+     */
+    public var pinnedBytes: Int64
+    /**
+     * Bytes of weights that every pass reads.
+     */
+    public var streamedBytes: Int64
+    /**
+     * Streamed layers that are in memory at a time.
+     */
+    public var slots: Int32
+    /**
+     * Bytes of a slot.
+     */
+    public var slotBytes: Int64
+    /**
+     * Rows of one pass at most: the size of a chunk of prefill.
+     */
+    public var maxRows: Int32
+    /**
+     * The prepared file that layers are streamed from. None if there is none, or nothing streams; then what streams is read from the
+     * model's own file and packed every time.
+     */
+    public var prepared: String?
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Bytes that were allowed.
+         */budget: Int64,
+        /**
+         * Bytes that model, one session and process take by the plan.
+         */memory: Int64,
+        /**
+         * Layers in memory.
+         */pinnedLayers: Int32,
+        /**
+         * Layers that are read from flash on every pass.
+         */streamedLayers: Int32,
+        /**
+         * Bytes of weights in memory, slots not counted.
+         */pinnedBytes: Int64,
+        /**
+         * Bytes of weights that every pass reads.
+         */streamedBytes: Int64,
+        /**
+         * Streamed layers that are in memory at a time.
+         */slots: Int32,
+        /**
+         * Bytes of a slot.
+         */slotBytes: Int64,
+        /**
+         * Rows of one pass at most: the size of a chunk of prefill.
+         */maxRows: Int32,
+        /**
+         * The prepared file that layers are streamed from. None if there is none, or nothing streams; then what streams is read from the
+         * model's own file and packed every time.
+         */prepared: String?) {
+        self.budget = budget
+        self.memory = memory
+        self.pinnedLayers = pinnedLayers
+        self.streamedLayers = streamedLayers
+        self.pinnedBytes = pinnedBytes
+        self.streamedBytes = streamedBytes
+        self.slots = slots
+        self.slotBytes = slotBytes
+        self.maxRows = maxRows
+        self.prepared = prepared
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension ResidencyInfo: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeResidencyInfo: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ResidencyInfo {
+        return
+            try ResidencyInfo(
+                budget: FfiConverterInt64.read(from: &buf),
+                memory: FfiConverterInt64.read(from: &buf),
+                pinnedLayers: FfiConverterInt32.read(from: &buf),
+                streamedLayers: FfiConverterInt32.read(from: &buf),
+                pinnedBytes: FfiConverterInt64.read(from: &buf),
+                streamedBytes: FfiConverterInt64.read(from: &buf),
+                slots: FfiConverterInt32.read(from: &buf),
+                slotBytes: FfiConverterInt64.read(from: &buf),
+                maxRows: FfiConverterInt32.read(from: &buf),
+                prepared: FfiConverterOptionString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: ResidencyInfo, into buf: inout [UInt8]) {
+        FfiConverterInt64.write(value.budget, into: &buf)
+        FfiConverterInt64.write(value.memory, into: &buf)
+        FfiConverterInt32.write(value.pinnedLayers, into: &buf)
+        FfiConverterInt32.write(value.streamedLayers, into: &buf)
+        FfiConverterInt64.write(value.pinnedBytes, into: &buf)
+        FfiConverterInt64.write(value.streamedBytes, into: &buf)
+        FfiConverterInt32.write(value.slots, into: &buf)
+        FfiConverterInt64.write(value.slotBytes, into: &buf)
+        FfiConverterInt32.write(value.maxRows, into: &buf)
+        FfiConverterOptionString.write(value.prepared, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeResidencyInfo_lift(_ buf: RustBuffer) throws -> ResidencyInfo {
+    return try FfiConverterTypeResidencyInfo.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeResidencyInfo_lower(_ value: ResidencyInfo) -> RustBuffer {
+    return FfiConverterTypeResidencyInfo.lower(value)
 }
 
 
@@ -4557,6 +5000,98 @@ public func FfiConverterTypeLogLevel_lower(_ value: LogLevel) -> RustBuffer {
 
 
 /**
+ * What a model may take of the device's memory: weights, slots, graphs, the K/V caches of its sessions and what a bare program needs
+ * around them, together. An app's own memory is not counted. What does not fit is read from flash on every pass.
+ */
+
+public enum MemoryBudget: Equatable, Hashable {
+
+    /**
+     * All that it needs: every weight stays in memory.
+     */
+    case unlimited
+    /**
+     * So many bytes.
+     */
+    case bytes(Int64
+    )
+    /**
+     * This share, above 0 and at most 1, of what the system can give when the model is loaded.
+     */
+    case share(Float
+    )
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension MemoryBudget: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeMemoryBudget: FfiConverterRustBuffer {
+    typealias SwiftType = MemoryBudget
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> MemoryBudget {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+
+        case 1: return .unlimited
+
+        case 2: return .bytes(try FfiConverterInt64.read(from: &buf)
+        )
+
+        case 3: return .share(try FfiConverterFloat.read(from: &buf)
+        )
+
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: MemoryBudget, into buf: inout [UInt8]) {
+        switch value {
+
+
+        case .unlimited:
+            writeInt(&buf, Int32(1))
+
+
+        case let .bytes(v1):
+            writeInt(&buf, Int32(2))
+            FfiConverterInt64.write(v1, into: &buf)
+
+
+        case let .share(v1):
+            writeInt(&buf, Int32(3))
+            FfiConverterFloat.write(v1, into: &buf)
+
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeMemoryBudget_lift(_ buf: RustBuffer) throws -> MemoryBudget {
+    return try FfiConverterTypeMemoryBudget.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeMemoryBudget_lower(_ value: MemoryBudget) -> RustBuffer {
+    return FfiConverterTypeMemoryBudget.lower(value)
+}
+
+
+
+/**
  * What went wrong. `detail` is one line for a person: what happened, with which file or value, and what to do about it.
  */
 public
@@ -5389,6 +5924,30 @@ fileprivate struct FfiConverterOptionTypeModelInfo: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeResidencyInfo: FfiConverterRustBuffer {
+    typealias SwiftType = ResidencyInfo?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeResidencyInfo.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeResidencyInfo.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypeResponse: FfiConverterRustBuffer {
     typealias SwiftType = Response?
 
@@ -5525,6 +6084,30 @@ fileprivate struct FfiConverterOptionTypeKvType: FfiConverterRustBuffer {
         switch try readInt(&buf) as Int8 {
         case 0: return nil
         case 1: return try FfiConverterTypeKvType.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterOptionTypeMemoryBudget: FfiConverterRustBuffer {
+    typealias SwiftType = MemoryBudget?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeMemoryBudget.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeMemoryBudget.read(from: &buf)
         default: throw UniffiInternalError.unexpectedOptionalTag
         }
     }
@@ -5848,6 +6431,18 @@ public func machine() -> Machine  {
     )
 })
 }
+/**
+ * What loading the file at `path` within its budget would come to; writes nothing. Blocks: call it on a thread that may wait.
+ */
+public func nativeForecast(path: String, options: ModelOptions)throws  -> ResidencyForecast  {
+    return try  FfiConverterTypeResidencyForecast_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
+        uniffiCallStatus in
+    uniffi_fulcrum_ffi_fn_func_native_forecast(
+        FfiConverterString.lower(path),
+        FfiConverterTypeModelOptions_lower(options),uniffiCallStatus
+    )
+})
+}
 
 private enum InitializationResult {
     case ok
@@ -5868,6 +6463,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_func_machine() != 48530) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_fulcrum_ffi_checksum_func_native_forecast() != 64605) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_logsink_log() != 31508) {

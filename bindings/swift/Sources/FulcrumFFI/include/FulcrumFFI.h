@@ -497,6 +497,11 @@ RustBuffer uniffi_fulcrum_ffi_fn_func_machine(RustCallStatus *_Nonnull out_statu
 
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_FUNC_NATIVE_FORECAST
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_FUNC_NATIVE_FORECAST
+RustBuffer uniffi_fulcrum_ffi_fn_func_native_forecast(RustBuffer path, RustBuffer options, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_FFI_FULCRUM_FFI_RUSTBUFFER_ALLOC
 #define UNIFFI_FFIDEF_FFI_FULCRUM_FFI_RUSTBUFFER_ALLOC
 RustBuffer ffi_fulcrum_ffi_rustbuffer_alloc(uint64_t size, RustCallStatus *_Nonnull out_status
@@ -766,6 +771,12 @@ uint16_t uniffi_fulcrum_ffi_checksum_func_set_log_sink(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_MACHINE
 #define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_MACHINE
 uint16_t uniffi_fulcrum_ffi_checksum_func_machine(void
+
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_NATIVE_FORECAST
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_FUNC_NATIVE_FORECAST
+uint16_t uniffi_fulcrum_ffi_checksum_func_native_forecast(void
 
 );
 #endif

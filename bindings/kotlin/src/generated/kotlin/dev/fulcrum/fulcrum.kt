@@ -723,6 +723,8 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_func_machine(
     ): Int
+    external fun uniffi_fulcrum_ffi_checksum_func_native_forecast(
+    ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_logsink_log(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_cancellation_cancel(
@@ -889,6 +891,8 @@ internal object UniffiLib {
     ): Unit
     external fun uniffi_fulcrum_ffi_fn_func_machine(uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
+    external fun uniffi_fulcrum_ffi_fn_func_native_forecast(`path`: RustBuffer.ByValue,`options`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
+    ): RustBuffer.ByValue
     external fun ffi_fulcrum_ffi_rustbuffer_alloc(`size`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
     external fun ffi_fulcrum_ffi_rustbuffer_from_bytes(`bytes`: ForeignBytes.ByValue,uniffi_out_err: UniffiRustCallStatus,
@@ -1012,6 +1016,9 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_func_machine() and 0xFFFF) != 48530) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
+    if ((lib.uniffi_fulcrum_ffi_checksum_func_native_forecast() and 0xFFFF) != 64605) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_logsink_log() and 0xFFFF) != 31508) {
@@ -3767,6 +3774,85 @@ public object FfiConverterTypeDrySettings: FfiConverterRustBuffer<DrySettings> {
 
 
 /**
+ * What was read from flash, and what came of it; all zero where every weight is in memory.
+ */
+data class FlashMetrics (
+    /**
+     * Bytes read.
+     */
+    val `bytes`: kotlin.Long
+    ,
+    /**
+     * Of those, bytes that were packed for the kernels as they came, because there is no prepared file: it costs time on every pass.
+     */
+    val `packedBytes`: kotlin.Long
+    ,
+    /**
+     * Seconds during which something was being read.
+     */
+    val `busyS`: kotlin.Double
+    ,
+    /**
+     * Seconds during which computing waited for what was being read.
+     */
+    val `stalledS`: kotlin.Double
+    ,
+    /**
+     * Bytes per second while something was being read; 0 if nothing was.
+     */
+    val `bandwidth`: kotlin.Double
+    ,
+    /**
+     * The share of reading that computing did not wait for, 0 to 1; 1 if nothing was read.
+     */
+    val `overlap`: kotlin.Double
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeFlashMetrics: FfiConverterRustBuffer<FlashMetrics> {
+    override fun read(buf: ByteBuffer): FlashMetrics {
+        return FlashMetrics(
+            FfiConverterLong.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: FlashMetrics) = (
+            FfiConverterLong.allocationSize(value.`bytes`) +
+            FfiConverterLong.allocationSize(value.`packedBytes`) +
+            FfiConverterDouble.allocationSize(value.`busyS`) +
+            FfiConverterDouble.allocationSize(value.`stalledS`) +
+            FfiConverterDouble.allocationSize(value.`bandwidth`) +
+            FfiConverterDouble.allocationSize(value.`overlap`)
+    )
+
+    override fun write(value: FlashMetrics, buf: ByteBuffer) {
+            FfiConverterLong.write(value.`bytes`, buf)
+            FfiConverterLong.write(value.`packedBytes`, buf)
+            FfiConverterDouble.write(value.`busyS`, buf)
+            FfiConverterDouble.write(value.`stalledS`, buf)
+            FfiConverterDouble.write(value.`bandwidth`, buf)
+            FfiConverterDouble.write(value.`overlap`, buf)
+    }
+}
+
+
+
+/**
  * The figures of one generation: a prompt and its answer.
  */
 data class GenerationMetrics (
@@ -3781,7 +3867,7 @@ data class GenerationMetrics (
     val `reusedTokens`: kotlin.Long
     ,
     /**
-     * Seconds from the beginning of prefill until the first token is chosen.
+     * Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
      */
     val `prefillS`: kotlin.Double
     ,
@@ -3871,6 +3957,16 @@ data class GenerationMetrics (
     val `drafting`: kotlin.Boolean
     ,
     /**
+     * What was read from flash during prefill, where the model is under a memory budget.
+     */
+    val `prefillFlash`: FlashMetrics
+    ,
+    /**
+     * What was read from flash in the passes after prefill, reading ahead included.
+     */
+    val `decodeFlash`: FlashMetrics
+    ,
+    /**
      * The process's largest resident set so far, in bytes, where the system tells it.
      */
     val `peakRssBytes`: kotlin.Long?
@@ -3910,6 +4006,8 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
             FfiConverterBoolean.read(buf),
+            FfiConverterTypeFlashMetrics.read(buf),
+            FfiConverterTypeFlashMetrics.read(buf),
             FfiConverterOptionalLong.read(buf),
         )
     }
@@ -3935,6 +4033,8 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.allocationSize(value.`sampleS`) +
             FfiConverterDouble.allocationSize(value.`predictedS`) +
             FfiConverterBoolean.allocationSize(value.`drafting`) +
+            FfiConverterTypeFlashMetrics.allocationSize(value.`prefillFlash`) +
+            FfiConverterTypeFlashMetrics.allocationSize(value.`decodeFlash`) +
             FfiConverterOptionalLong.allocationSize(value.`peakRssBytes`)
     )
 
@@ -3959,6 +4059,8 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.write(value.`sampleS`, buf)
             FfiConverterDouble.write(value.`predictedS`, buf)
             FfiConverterBoolean.write(value.`drafting`, buf)
+            FfiConverterTypeFlashMetrics.write(value.`prefillFlash`, buf)
+            FfiConverterTypeFlashMetrics.write(value.`decodeFlash`, buf)
             FfiConverterOptionalLong.write(value.`peakRssBytes`, buf)
     }
 }
@@ -4324,6 +4426,11 @@ data class ModelInfo (
     val `executorReason`: kotlin.String
     ,
     /**
+     * What is in memory and what is read from flash, of a model under a memory budget.
+     */
+    val `residency`: ResidencyInfo?
+    ,
+    /**
      * Whether its chat template tells the model of tools.
      */
     val `readsTools`: kotlin.Boolean
@@ -4354,6 +4461,7 @@ public object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
             FfiConverterLong.read(buf),
             FfiConverterString.read(buf),
             FfiConverterString.read(buf),
+            FfiConverterOptionalTypeResidencyInfo.read(buf),
             FfiConverterBoolean.read(buf),
         )
     }
@@ -4370,6 +4478,7 @@ public object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
             FfiConverterLong.allocationSize(value.`weightBytes`) +
             FfiConverterString.allocationSize(value.`executor`) +
             FfiConverterString.allocationSize(value.`executorReason`) +
+            FfiConverterOptionalTypeResidencyInfo.allocationSize(value.`residency`) +
             FfiConverterBoolean.allocationSize(value.`readsTools`)
     )
 
@@ -4385,6 +4494,7 @@ public object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
             FfiConverterLong.write(value.`weightBytes`, buf)
             FfiConverterString.write(value.`executor`, buf)
             FfiConverterString.write(value.`executorReason`, buf)
+            FfiConverterOptionalTypeResidencyInfo.write(value.`residency`, buf)
             FfiConverterBoolean.write(value.`readsTools`, buf)
     }
 }
@@ -4437,6 +4547,18 @@ data class ModelOptions (
     val `batchSize`: kotlin.Int? = null
     ,
     /**
+     * What the model may take of the memory. What does not fit is read from flash on every pass; the text is the same. By default
+     * all that it needs.
+     */
+    val `memoryBudget`: MemoryBudget? = null
+    ,
+    /**
+     * The folder of the file that a model under a memory budget is streamed from: about as large as the model, and made once. By
+     * default the model's own folder, if that can be written.
+     */
+    val `cacheDir`: kotlin.String? = null
+    ,
+    /**
      * GGUF file of a smaller model with the same vocabulary, whose guesses the model checks several at a time: the same text,
      * sooner. It is loaded with these settings too, and its threads are the model's.
      */
@@ -4475,6 +4597,8 @@ public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions>
             FfiConverterOptionalTypeKvType.read(buf),
             FfiConverterOptionalTypeKernels.read(buf),
             FfiConverterOptionalInt.read(buf),
+            FfiConverterOptionalTypeMemoryBudget.read(buf),
+            FfiConverterOptionalString.read(buf),
             FfiConverterOptionalString.read(buf),
             FfiConverterOptionalString.read(buf),
             FfiConverterOptionalString.read(buf),
@@ -4490,6 +4614,8 @@ public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions>
             FfiConverterOptionalTypeKvType.allocationSize(value.`kvType`) +
             FfiConverterOptionalTypeKernels.allocationSize(value.`kernels`) +
             FfiConverterOptionalInt.allocationSize(value.`batchSize`) +
+            FfiConverterOptionalTypeMemoryBudget.allocationSize(value.`memoryBudget`) +
+            FfiConverterOptionalString.allocationSize(value.`cacheDir`) +
             FfiConverterOptionalString.allocationSize(value.`draftModel`) +
             FfiConverterOptionalString.allocationSize(value.`tokenizer`) +
             FfiConverterOptionalString.allocationSize(value.`chatTemplate`)
@@ -4504,9 +4630,218 @@ public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions>
             FfiConverterOptionalTypeKvType.write(value.`kvType`, buf)
             FfiConverterOptionalTypeKernels.write(value.`kernels`, buf)
             FfiConverterOptionalInt.write(value.`batchSize`, buf)
+            FfiConverterOptionalTypeMemoryBudget.write(value.`memoryBudget`, buf)
+            FfiConverterOptionalString.write(value.`cacheDir`, buf)
             FfiConverterOptionalString.write(value.`draftModel`, buf)
             FfiConverterOptionalString.write(value.`tokenizer`, buf)
             FfiConverterOptionalString.write(value.`chatTemplate`, buf)
+    }
+}
+
+
+
+/**
+ * What a model would be like under its memory budget.
+ */
+data class ResidencyForecast (
+    /**
+     * What would be in memory, and what would be read.
+     */
+    val `info`: ResidencyInfo
+    ,
+    /**
+     * The smallest budget that the model can run with, in bytes.
+     */
+    val `smallestBudget`: kotlin.Long
+    ,
+    /**
+     * The file that layers would be streamed from.
+     */
+    val `preparedPath`: kotlin.String
+    ,
+    /**
+     * Bytes of it on the disk.
+     */
+    val `preparedBytes`: kotlin.Long
+    ,
+    /**
+     * Whether it is there already.
+     */
+    val `preparedReady`: kotlin.Boolean
+    ,
+    /**
+     * Bytes per second of flash, measured for a moment on the model's file.
+     */
+    val `flashBandwidth`: kotlin.Double
+    ,
+    /**
+     * Bytes per second of memory, measured for a moment.
+     */
+    val `memoryBandwidth`: kotlin.Double
+    ,
+    /**
+     * Tokens per second of plain decoding that these allow.
+     */
+    val `tokensPerS`: kotlin.Double
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeResidencyForecast: FfiConverterRustBuffer<ResidencyForecast> {
+    override fun read(buf: ByteBuffer): ResidencyForecast {
+        return ResidencyForecast(
+            FfiConverterTypeResidencyInfo.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterString.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterBoolean.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: ResidencyForecast) = (
+            FfiConverterTypeResidencyInfo.allocationSize(value.`info`) +
+            FfiConverterLong.allocationSize(value.`smallestBudget`) +
+            FfiConverterString.allocationSize(value.`preparedPath`) +
+            FfiConverterLong.allocationSize(value.`preparedBytes`) +
+            FfiConverterBoolean.allocationSize(value.`preparedReady`) +
+            FfiConverterDouble.allocationSize(value.`flashBandwidth`) +
+            FfiConverterDouble.allocationSize(value.`memoryBandwidth`) +
+            FfiConverterDouble.allocationSize(value.`tokensPerS`)
+    )
+
+    override fun write(value: ResidencyForecast, buf: ByteBuffer) {
+            FfiConverterTypeResidencyInfo.write(value.`info`, buf)
+            FfiConverterLong.write(value.`smallestBudget`, buf)
+            FfiConverterString.write(value.`preparedPath`, buf)
+            FfiConverterLong.write(value.`preparedBytes`, buf)
+            FfiConverterBoolean.write(value.`preparedReady`, buf)
+            FfiConverterDouble.write(value.`flashBandwidth`, buf)
+            FfiConverterDouble.write(value.`memoryBandwidth`, buf)
+            FfiConverterDouble.write(value.`tokensPerS`, buf)
+    }
+}
+
+
+
+/**
+ * How a model lies in memory under a budget.
+ */
+data class ResidencyInfo (
+    /**
+     * Bytes that were allowed.
+     */
+    val `budget`: kotlin.Long
+    ,
+    /**
+     * Bytes that model, one session and process take by the plan.
+     */
+    val `memory`: kotlin.Long
+    ,
+    /**
+     * Layers in memory.
+     */
+    val `pinnedLayers`: kotlin.Int
+    ,
+    /**
+     * Layers that are read from flash on every pass.
+     */
+    val `streamedLayers`: kotlin.Int
+    ,
+    /**
+     * Bytes of weights in memory, slots not counted.
+     */
+    val `pinnedBytes`: kotlin.Long
+    ,
+    /**
+     * Bytes of weights that every pass reads.
+     */
+    val `streamedBytes`: kotlin.Long
+    ,
+    /**
+     * Streamed layers that are in memory at a time.
+     */
+    val `slots`: kotlin.Int
+    ,
+    /**
+     * Bytes of a slot.
+     */
+    val `slotBytes`: kotlin.Long
+    ,
+    /**
+     * Rows of one pass at most: the size of a chunk of prefill.
+     */
+    val `maxRows`: kotlin.Int
+    ,
+    /**
+     * The prepared file that layers are streamed from. None if there is none, or nothing streams; then what streams is read from the
+     * model's own file and packed every time.
+     */
+    val `prepared`: kotlin.String?
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeResidencyInfo: FfiConverterRustBuffer<ResidencyInfo> {
+    override fun read(buf: ByteBuffer): ResidencyInfo {
+        return ResidencyInfo(
+            FfiConverterLong.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterInt.read(buf),
+            FfiConverterInt.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterInt.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterInt.read(buf),
+            FfiConverterOptionalString.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: ResidencyInfo) = (
+            FfiConverterLong.allocationSize(value.`budget`) +
+            FfiConverterLong.allocationSize(value.`memory`) +
+            FfiConverterInt.allocationSize(value.`pinnedLayers`) +
+            FfiConverterInt.allocationSize(value.`streamedLayers`) +
+            FfiConverterLong.allocationSize(value.`pinnedBytes`) +
+            FfiConverterLong.allocationSize(value.`streamedBytes`) +
+            FfiConverterInt.allocationSize(value.`slots`) +
+            FfiConverterLong.allocationSize(value.`slotBytes`) +
+            FfiConverterInt.allocationSize(value.`maxRows`) +
+            FfiConverterOptionalString.allocationSize(value.`prepared`)
+    )
+
+    override fun write(value: ResidencyInfo, buf: ByteBuffer) {
+            FfiConverterLong.write(value.`budget`, buf)
+            FfiConverterLong.write(value.`memory`, buf)
+            FfiConverterInt.write(value.`pinnedLayers`, buf)
+            FfiConverterInt.write(value.`streamedLayers`, buf)
+            FfiConverterLong.write(value.`pinnedBytes`, buf)
+            FfiConverterLong.write(value.`streamedBytes`, buf)
+            FfiConverterInt.write(value.`slots`, buf)
+            FfiConverterLong.write(value.`slotBytes`, buf)
+            FfiConverterInt.write(value.`maxRows`, buf)
+            FfiConverterOptionalString.write(value.`prepared`, buf)
     }
 }
 
@@ -5507,6 +5842,116 @@ public object FfiConverterTypeLogLevel: FfiConverterRustBuffer<LogLevel> {
 
     override fun write(value: LogLevel, buf: ByteBuffer) {
         buf.putInt(value.ordinal + 1)
+    }
+}
+
+
+
+
+
+/**
+ * What a model may take of the device's memory: weights, slots, graphs, the K/V caches of its sessions and what a bare program needs
+ * around them, together. An app's own memory is not counted. What does not fit is read from flash on every pass.
+ */
+sealed class MemoryBudget {
+
+    /**
+     * All that it needs: every weight stays in memory.
+     */
+    object Unlimited : MemoryBudget()
+
+
+    /**
+     * So many bytes.
+     */
+    data class Bytes(
+        val v1: kotlin.Long) : MemoryBudget()
+
+    {
+
+
+        companion object
+    }
+
+    /**
+     * This share, above 0 and at most 1, of what the system can give when the model is loaded.
+     */
+    data class Share(
+        val v1: kotlin.Float) : MemoryBudget()
+
+    {
+
+
+        companion object
+    }
+
+
+
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeMemoryBudget : FfiConverterRustBuffer<MemoryBudget>{
+    override fun read(buf: ByteBuffer): MemoryBudget {
+        return when(buf.getInt()) {
+            1 -> MemoryBudget.Unlimited
+            2 -> MemoryBudget.Bytes(
+                FfiConverterLong.read(buf),
+                )
+            3 -> MemoryBudget.Share(
+                FfiConverterFloat.read(buf),
+                )
+            else -> throw RuntimeException("invalid enum value, something is very wrong!!")
+        }
+    }
+
+    override fun allocationSize(value: MemoryBudget): ULong = when(value) {
+        is MemoryBudget.Unlimited -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+            )
+        }
+        is MemoryBudget.Bytes -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterLong.allocationSize(value.v1)
+            )
+        }
+        is MemoryBudget.Share -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterFloat.allocationSize(value.v1)
+            )
+        }
+    }
+
+    override fun write(value: MemoryBudget, buf: ByteBuffer) {
+        when(value) {
+            is MemoryBudget.Unlimited -> {
+                buf.putInt(1)
+                Unit
+            }
+            is MemoryBudget.Bytes -> {
+                buf.putInt(2)
+                FfiConverterLong.write(value.v1, buf)
+                Unit
+            }
+            is MemoryBudget.Share -> {
+                buf.putInt(3)
+                FfiConverterFloat.write(value.v1, buf)
+                Unit
+            }
+        }.let { /* this makes the `when` an expression, which ensures it is exhaustive */ }
     }
 }
 
@@ -6527,6 +6972,38 @@ public object FfiConverterOptionalTypeModelInfo: FfiConverterRustBuffer<ModelInf
 /**
  * @suppress
  */
+public object FfiConverterOptionalTypeResidencyInfo: FfiConverterRustBuffer<ResidencyInfo?> {
+    override fun read(buf: ByteBuffer): ResidencyInfo? {
+        if (buf.get().toInt() == 0) {
+            return null
+        }
+        return FfiConverterTypeResidencyInfo.read(buf)
+    }
+
+    override fun allocationSize(value: ResidencyInfo?): ULong {
+        if (value == null) {
+            return 1UL
+        } else {
+            return 1UL + FfiConverterTypeResidencyInfo.allocationSize(value)
+        }
+    }
+
+    override fun write(value: ResidencyInfo?, buf: ByteBuffer) {
+        if (value == null) {
+            buf.put(0)
+        } else {
+            buf.put(1)
+            FfiConverterTypeResidencyInfo.write(value, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
 public object FfiConverterOptionalTypeResponse: FfiConverterRustBuffer<Response?> {
     override fun read(buf: ByteBuffer): Response? {
         if (buf.get().toInt() == 0) {
@@ -6709,6 +7186,38 @@ public object FfiConverterOptionalTypeKvType: FfiConverterRustBuffer<KvType?> {
         } else {
             buf.put(1)
             FfiConverterTypeKvType.write(value, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
+public object FfiConverterOptionalTypeMemoryBudget: FfiConverterRustBuffer<MemoryBudget?> {
+    override fun read(buf: ByteBuffer): MemoryBudget? {
+        if (buf.get().toInt() == 0) {
+            return null
+        }
+        return FfiConverterTypeMemoryBudget.read(buf)
+    }
+
+    override fun allocationSize(value: MemoryBudget?): ULong {
+        if (value == null) {
+            return 1UL
+        } else {
+            return 1UL + FfiConverterTypeMemoryBudget.allocationSize(value)
+        }
+    }
+
+    override fun write(value: MemoryBudget?, buf: ByteBuffer) {
+        if (value == null) {
+            buf.put(0)
+        } else {
+            buf.put(1)
+            FfiConverterTypeMemoryBudget.write(value, buf)
         }
     }
 }
@@ -7078,6 +7587,22 @@ public object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<List<
     UniffiLib.uniffi_fulcrum_ffi_fn_func_machine(
 
         _status)
+}
+    )
+    }
+
+
+        /**
+         * What loading the file at `path` within its budget would come to; writes nothing. Blocks: call it on a thread that may wait.
+         */
+    @Throws(NativeException::class) fun `nativeForecast`(`path`: kotlin.String, `options`: ModelOptions): ResidencyForecast {
+            return FfiConverterTypeResidencyForecast.lift(
+    uniffiRustCallWithError(NativeException) { _status ->
+    UniffiLib.uniffi_fulcrum_ffi_fn_func_native_forecast(
+
+
+        FfiConverterString.lower(`path`),
+        FfiConverterTypeModelOptions.lower(`options`),_status)
 }
     )
     }

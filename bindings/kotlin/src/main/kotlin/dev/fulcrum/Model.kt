@@ -78,7 +78,7 @@ public class Model internal constructor(
          * @throws FulcrumException.InvalidModel if it is damaged
          * @throws FulcrumException.UnsupportedModel if nothing here can run it
          * @throws FulcrumException.InvalidOption if an option has a value that cannot be used
-         * @throws FulcrumException.OutOfMemory if it does not fit
+         * @throws FulcrumException.OutOfMemory if it does not fit into the memory, or into the budget that [options] name
          */
         public suspend fun load(
             path: String,
@@ -103,6 +103,18 @@ public class Model internal constructor(
             channelFlow {
                 send(Loading.Ready(load(path, options) { trySend(Loading.Progress(it)) }))
             }.buffer(Channel.CONFLATED)
+
+        /**
+         * What the model at [path] would be like within the budget that [options] name: what stays in memory, what is read from flash,
+         * and how fast that would be. Measures flash and memory for a moment; loads and writes nothing.
+         *
+         * @throws FulcrumException.OutOfMemory with the smallest budget, if the model does not fit
+         * @throws FulcrumException.InvalidOption if there is no budget, or what runs the model cannot keep one
+         */
+        public suspend fun forecast(
+            path: String,
+            options: ModelOptions,
+        ): ResidencyForecast = blocking(cancel = {}) { nativeForecast(path, options) }
     }
 }
 

@@ -5,7 +5,6 @@ import kotlinx.coroutines.test.runTest
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
-import org.junit.jupiter.api.fail
 import org.junit.jupiter.api.io.TempDir
 import java.io.File
 import java.nio.file.Path
@@ -16,16 +15,6 @@ class ErrorsTest {
     lateinit var folder: Path
 
     private val model = Pocket.model
-
-    private inline fun <reified E : FulcrumException> failing(call: () -> Unit): E {
-        try {
-            call()
-        } catch (error: FulcrumException) {
-            assertTrue(error.message.isNotBlank() && '\n' !in error.message, error.message)
-            return error as? E ?: fail("${error::class.simpleName}: ${error.message}", error)
-        }
-        fail("nothing failed")
-    }
 
     /** The bundled model with one word of its header changed for another of the same length. */
     private fun changed(

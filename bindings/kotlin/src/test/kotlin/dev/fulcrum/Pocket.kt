@@ -1,6 +1,8 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.runBlocking
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.fail
 import java.io.File
 
 /** What the tests run on: the bundled model, loaded once, and the command line that answers next to it. */
@@ -39,4 +41,15 @@ internal object Pocket {
         checkNotNull(System.getProperty(name)) {
             "-D$name=… is missing; run scripts/kotlin.sh"
         }
+}
+
+/** The error of the kind [E] with which [call] fails; its message is one line. */
+internal inline fun <reified E : FulcrumException> failing(call: () -> Unit): E {
+    try {
+        call()
+    } catch (error: FulcrumException) {
+        assertTrue(error.message.isNotBlank() && '\n' !in error.message, error.message)
+        return error as? E ?: fail("${error::class.simpleName}: ${error.message}", error)
+    }
+    fail("nothing failed")
 }
