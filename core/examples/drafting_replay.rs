@@ -1,6 +1,6 @@
 //! What the policy of drafting would bring at the prices of a large model: decided by a small pair, timed by a simulated clock.
 //!
-//! usage: `drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash]`
+//! usage: `drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…]`
 //!
 //! The models decide what is drafted and accepted; what a pass costs is read from curves that were measured with the same models
 //! scaled to 1B and 62M parameters. So the figures are the same on every machine and in every run, which no benchmark is: the
@@ -192,6 +192,9 @@ impl Replay {
         self.target.executor.truncate(prompt.len())?;
         let clock = Clock::default();
         let mut spec = Speculation::new(mode, Limits::default(), self.target.n_vocab, experience.clone());
+        let vocabulary = self.model.vocabulary();
+        spec =
+            spec.with_ends((0..).take(vocabulary.n_tokens()).filter(|&t| vocabulary.is_end_of_generation(t)).collect());
         if let Some(draft) = self.model.draft() {
             let inner = draft.weights().executor(self.target.executor.shape().n_cells)?;
             let timed = Timed { inner, clock: clock.clone(), curve: self.prices.draft };
@@ -224,7 +227,7 @@ impl Replay {
         outcome: &mut Outcome,
     ) -> Result<()> {
         let cached = n_prompt + text.len() - 1;
-        let room = self.target.executor.shape().n_cells - cached;
+        let room = (self.target.executor.shape().n_cells - cached).min(self.max_tokens - text.len());
         let plan = spec.plan(cached, room, &|| clock.look(), &Cancel::new())?;
         let rows = plan.flat.rows.len();
         let said = self.target.pass(&plan.flat.rows, rows)?;
@@ -285,8 +288,8 @@ fn run(words: &[String]) -> Result<()> {
     let n_vocab = executor.shape().n_vocab;
     let target = Target { executor, n_vocab, logits: Vec::new() };
     let mut replay = Replay { target, model, prices, max_tokens: number("--tokens", 128) };
-    let mut modes = vec![Drafting::Off, Drafting::Auto, Drafting::Context];
-    modes.extend([2, 4, 8, 12, 16].map(|n| Drafting::Chain { n }));
+    let modes = option("--modes").map_or("off,auto,context,chain:2,chain:4,chain:8,chain:16", String::as_str);
+    let modes = modes.split(',').map(str::parse).collect::<Result<Vec<Drafting>>>()?;
     let mut experience = vec![Experience::default(); modes.len()];
     let files: Vec<&String> = words[2..].iter().take_while(|word| !word.starts_with("--")).collect();
     let mut means = vec![Vec::new(); modes.len()];
@@ -331,7 +334,9 @@ fn run(words: &[String]) -> Result<()> {
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.len() < 3 {
-        eprintln!("usage: drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash]");
+        eprintln!(
+            "usage: drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…]"
+        );
         std::process::exit(2);
     }
     if let Err(error) = run(&words) {

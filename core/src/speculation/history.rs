@@ -35,7 +35,7 @@ impl Speculation {
             if self.wanted.len() >= LOOK_BACK {
                 self.wanted.pop_front();
             }
-            self.wanted.push_back(self.said.take().unwrap_or(token));
+            self.wanted.push_back(self.said.take());
         }
         self.free().iter_mut().for_each(|drafter| drafter.commit(token));
         if let Some(model) = &mut self.model {
@@ -103,6 +103,7 @@ impl Speculation {
         self.shadow = None;
         self.wanted.clear();
         self.said = None;
+        self.foreseen = 0.0;
     }
 
     pub(super) fn last(&self) -> Token {

@@ -43,6 +43,8 @@ const LOOK_BACK: usize = 32;
 pub struct Speculation {
     drafting: Drafting,
     limits: Limits,
+    /// Tokens that end a text.
+    ends: Vec<Token>,
     context: ContextDrafter,
     recycle: RecycleDrafter,
     reuse: ReuseDrafter,
@@ -54,9 +56,12 @@ pub struct Speculation {
     history: Vec<Token>,
     /// Its length when the turn began.
     mark: usize,
-    /// What the target wanted behind each of the latest tokens but the last: its own word where it was heard, else what came.
-    wanted: VecDeque<Token>,
+    /// What the target wanted behind each of the latest tokens but the last, where that is known: in a prompt where it was heard,
+    /// for the text of a prompt is not its own.
+    wanted: VecDeque<Option<Token>>,
     said: Option<Token>,
+    /// How surely the last token was foreseen.
+    foreseen: f64,
     /// [`Quote::hope_factor`](crate::growth::Quote::hope_factor).
     hope_factor: f64,
 }
@@ -68,6 +73,7 @@ impl Speculation {
         Self {
             drafting,
             limits,
+            ends: Vec::new(),
             context: ContextDrafter::default(),
             recycle: RecycleDrafter::new(n_vocab),
             reuse: ReuseDrafter::new(),
@@ -80,6 +86,7 @@ impl Speculation {
             mark: 0,
             wanted: VecDeque::new(),
             said: None,
+            foreseen: 0.0,
             hope_factor,
         }
     }
@@ -88,6 +95,13 @@ impl Speculation {
     #[must_use]
     pub fn with_model(mut self, model: Box<dyn BatchDrafter>) -> Self {
         self.model = Some(model);
+        self
+    }
+
+    /// Verifies no row for `ends`, the tokens that end a text.
+    #[must_use]
+    pub fn with_ends(mut self, ends: Vec<Token>) -> Self {
+        self.ends = ends;
         self
     }
 
@@ -146,6 +160,7 @@ impl Speculation {
             model,
             calibration: &self.calibration,
             cost: &mut self.cost,
+            ends: &self.ends,
             cancel: None,
             plain_ms: 0.0,
             hope_factor: self.hope_factor,

@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::cost::Prices;
 use crate::draft::Hindsight;
 use crate::error::{Error, Result};
-use crate::growth::{self, Quote};
+use crate::growth;
 use crate::tree::{DraftTree, ROOT};
 
 use super::learning::{Company, label};
@@ -22,13 +22,8 @@ impl Speculation {
         let table = draft_table(&self.cost, plain_ms);
         let is_due = self.governor.should_look_at_model(batch_ms(&table, n_unread), plain_ms);
         if n_unread > 0 && is_due && self.let_model_read(now, cancel)? {
-            let quote = Quote {
-                first_rate: self.calibration.rate_in_company(),
-                batch_ms: table,
-                catch_up_ms: 0.0,
-                hope_factor: self.hope_factor,
-            };
-            self.governor.observe_look(growth::chain_speedup(prices, &quote));
+            let rate = self.calibration.mean_rate_in_company();
+            self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }
         Ok(())
     }
@@ -66,7 +61,8 @@ impl Speculation {
     }
 
     pub(super) fn learn_from_hindsight(&mut self, seen: &[Hindsight]) {
-        for (hindsight, &wanted) in seen.iter().rev().zip(self.wanted.iter().rev()) {
+        let known = seen.iter().rev().zip(self.wanted.iter().rev());
+        for (hindsight, wanted) in known.filter_map(|(hindsight, wanted)| Some((hindsight, (*wanted)?))) {
             let mut tree = DraftTree::new(0);
             add_candidates(&mut tree, ROOT, &hindsight.candidates);
             label(&mut self.calibration, &tree, ROOT, wanted, Company::ModelAlone);

@@ -53,6 +53,8 @@ impl Speculation {
         for (&row, &token) in accepted.path.iter().zip(&emitted) {
             label(&mut self.calibration, &plan.tree, plan.flat.nodes[row as usize], token, Company::All);
         }
+        let last = plan.flat.nodes[accepted.path[accepted.path.len() - 1] as usize];
+        self.foreseen = plan.tree.child(last, accepted.bonus).map_or(0.0, |child| plan.tree.nodes()[child].probability);
         let settled = self.book(plan, accepted, pass);
         log::trace!(
             "{:?}: {} rows, expected {:.2} tokens in {:.2} ms, got {} in {:.2}; {} model rounds in {:.2} ms, drafting {:.2} ms",
@@ -119,6 +121,7 @@ impl Speculation {
                 self.free().iter_mut().for_each(|drafter| drafter.said(top));
             }
             self.follow_shadow(token);
+            self.said = Some(token);
             self.commit(token);
         }
     }
