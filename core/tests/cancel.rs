@@ -8,6 +8,7 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -100,18 +101,24 @@ fn broken_off_passes_leave_nothing(family: Family, options: &ModelOptions, weigh
     let wanted = pass(&mut *executor, &long);
     let whole = started.elapsed();
     let wanted_short = pass(&mut *executor, &short);
-    let mut broken_off = 0;
-    for round in 0..24_u32 {
+    // The delay follows what it brings about, so that passes are broken off everywhere, up to their end, on a machine of any load.
+    let (mut broken_off, mut delay) = (0, whole / 2);
+    for round in 0..24 {
         let cancel = Cancel::new();
         executor.begin(&long).unwrap();
+        let is_started = Barrier::new(2);
         let ran = std::thread::scope(|scope| {
             scope.spawn(|| {
-                std::thread::sleep(whole * round / 32);
+                is_started.wait();
+                std::thread::sleep(delay);
                 cancel.cancel();
             });
+            is_started.wait();
             executor.run(executor.shape().n_layers, &cancel)
         });
-        broken_off += u32::from(ran.is_err_and(|error| error.is_cancelled()));
+        let is_broken_off = ran.is_err_and(|error| error.is_cancelled());
+        broken_off += u32::from(is_broken_off);
+        delay = if is_broken_off { delay * 3 / 2 } else { delay / 4 };
         executor.rollback();
         assert!(pass(&mut *executor, &short) == wanted_short, "round {round}: a short pass differs");
         assert!(pass(&mut *executor, &long) == wanted, "round {round}: the same pass differs");
