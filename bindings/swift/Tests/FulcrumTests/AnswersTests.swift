@@ -10,7 +10,7 @@ final class AnswersTests: XCTestCase {
         let prompt = "What can you do for me?"
         let streamed = try await model.session().streamResponse(to: prompt, options: options).joined()
         let responded = try await model.session().respond(to: prompt, options: options)
-        let printed = try Pocket.commandLine("--prompt", prompt, "--temp", "0.8", "--seed", "7", "--max-tokens", "40")
+        let printed = try Pocket.commandLine(["--prompt", prompt, "--temp", "0.8", "--seed", "7", "--max-tokens", "40"])
         XCTAssertFalse(streamed.isEmpty)
         XCTAssertEqual(responded, streamed)
         XCTAssertEqual(printed, streamed)

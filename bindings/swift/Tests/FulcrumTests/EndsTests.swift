@@ -8,8 +8,9 @@ final class EndsTests: XCTestCase {
 
     /// Decoding of ``Pocket/monotone()`` stopped where it was: what was not taken had filled the buffer, or is one step.
     private func assertStopped(_ session: ChatSession, after text: String) async throws {
-        while session.metrics.cancelled == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
+        for _ in 0..<10_000 where session.metrics.cancelled == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
         let metrics = session.metrics
+        XCTAssertEqual(metrics.cancelled, 1)
         let step = try await Pocket.monotoneBytes()
         let decoded = Int(metrics.total.decodeTokens) * step
         let most = try await text.utf8.count + Pocket.waitingBytes() + step

@@ -47,11 +47,11 @@ enum Pocket {
     }
 
     /// What `fulcrum generate` answers.
-    static func commandLine(_ arguments: String...) throws -> String {
+    static func commandLine(_ arguments: [String], model: String = path) throws -> String {
         let process = Process()
         let output = Pipe()
         process.executableURL = URL(fileURLWithPath: setting("FULCRUM_CLI"))
-        process.arguments = ["generate", "--model", path] + arguments
+        process.arguments = ["generate", "--model", model] + arguments
         process.standardOutput = output
         try process.run()
         let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)

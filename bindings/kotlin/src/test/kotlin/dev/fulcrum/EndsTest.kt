@@ -22,8 +22,8 @@ class EndsTest {
 
     /** A session's figures, once its worker has counted a generation that was cancelled. */
     private fun cancelled(session: ChatSession): SessionMetrics {
-        while (session.metrics.cancelled == 0L) Thread.sleep(1)
-        return session.metrics
+        repeat(10_000) { if (session.metrics.cancelled == 0L) Thread.sleep(1) }
+        return session.metrics.also { assertEquals(1, it.cancelled) }
     }
 
     /** Decoding of [Pocket.monotone] stopped where it was: what was not [collected] had filled the buffer, or is one step. */

@@ -40,9 +40,12 @@ internal object Pocket {
     fun short(tokens: Int = 24): GenerationOptions = GenerationOptions(maxTokens = tokens)
 
     /** What `fulcrum generate` answers. */
-    fun commandLine(vararg arguments: String): String {
+    fun commandLine(
+        vararg arguments: String,
+        model: String = path,
+    ): String {
         val process =
-            ProcessBuilder(setting("fulcrum.cli"), "generate", "--model", path, *arguments)
+            ProcessBuilder(setting("fulcrum.cli"), "generate", "--model", model, *arguments)
                 .redirectError(ProcessBuilder.Redirect.INHERIT)
                 .start()
         val text = process.inputStream.readBytes().decodeToString()
