@@ -44,3 +44,23 @@ advisories:
 # Feeds the GGUF reader for a minute; needs the nightly toolchain and cargo-fuzz.
 fuzz seconds="60":
     cd core && cargo +nightly fuzz run gguf -- -max_total_time={{ seconds }}
+
+# Writes the generated Kotlin and Swift anew, after a change of bindings/src.
+bindings:
+    bash scripts/generate-bindings.sh "$(bash scripts/portable.sh)"
+
+# The Kotlin package: just kotlin test|lint|format|consumer.
+kotlin command="test":
+    bash scripts/kotlin.sh {{ command }}
+
+# The Swift package: just swift test|lint|format|consumer.
+swift command="test":
+    bash scripts/swift.sh {{ command }}
+
+# The Android package, into the Maven repository build/maven; needs the NDK.
+package-android:
+    bash scripts/package-android.sh
+
+# The XCFramework for Apple's systems; needs a Mac.
+package-apple:
+    bash scripts/package-apple.sh

@@ -124,6 +124,34 @@ if [ -f core/fuzz/Cargo.toml ]; then
   part 'fuzz targets build' cargo check --quiet --manifest-path core/fuzz/Cargo.toml
 fi
 
+# The packages for apps, on real runtimes: built for any CPU (a C++ build of its own), with the generated code compared first.
+check_generated_bindings() {
+  local library
+  library=$(bash scripts/portable.sh) && bash scripts/generate-bindings.sh --check "$library"
+}
+
+has_java() {
+  if have mvn && have javac; then return 0; fi
+  install_packages maven default-jdk-headless
+}
+
+part 'generated bindings' check_generated_bindings
+if has_java; then
+  part 'Kotlin formatting' bash scripts/kotlin.sh lint
+  part 'Kotlin package' bash scripts/kotlin.sh test
+  part 'Kotlin consumer' bash scripts/kotlin.sh consumer
+  part 'Android package layout' bash scripts/check-android.sh
+else
+  skip 'Kotlin package' 'a JDK and Maven cannot be had'
+fi
+if bash scripts/swift.sh setup; then
+  part 'Swift formatting' bash scripts/swift.sh lint
+  part 'Swift package' bash scripts/swift.sh test
+  part 'Swift consumer' bash scripts/swift.sh consumer
+else
+  skip 'Swift package' 'Swift 6 cannot be had'
+fi
+
 if [ -d models/tests ]; then
   if prepare_python; then
     part 'Python scripts' build/venv/bin/python -m unittest discover -s models/tests

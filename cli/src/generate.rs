@@ -142,7 +142,7 @@ mod tests {
         assert!(value["finish_reason"].is_string());
         let documented = "load_s prompt_tokens reused_tokens prefill_s ttft_s decode_tokens decode_s decode_tokens_per_s \
                           target_passes drafted accepted accepted_by accepted_length rows_per_pass draft_s draft_model_s verify_s \
-                          project_s sample_s predicted_s drafting prefill_flash decode_flash peak_rss_bytes";
+                          project_s sample_s batched_passes expected_on_demand_s expected_batched_s predicted_s drafting prefill_flash decode_flash peak_rss_bytes";
         for field in documented.split_whitespace() {
             assert!(value["metrics"].get(field).is_some(), "{field} is not in {value}");
         }

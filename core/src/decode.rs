@@ -99,7 +99,8 @@ impl Generation<'_> {
     fn step(&mut self, text: &mut Text, projector: &mut Projector) -> Result<()> {
         let clock = Clock::start();
         let cached = self.ledger.tokens().len();
-        let max_rows = self.ledger.room().min(self.ledger.shape().max_rows);
+        // Rows beyond the last token allowed would be accepted by nobody.
+        let max_rows = self.ledger.room().min(self.ledger.shape().max_rows).min(self.output.n_left());
         let plan = self.speculation.plan(cached, max_rows, &|| clock.ms(), self.cancel)?;
         let rows = plan.flat.rows.len();
         let mut cost = PassCost { rows, leaves: plan.flat.n_leaves(), cached, ..PassCost::default() };

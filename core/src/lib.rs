@@ -58,6 +58,8 @@ pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
 pub use decode::FinishReason;
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::{GenerationMetrics, SessionMetrics, SourceTokens, StepMetrics};
+#[cfg(feature = "ggml")]
+pub use model::Machine;
 pub use model::{ExecutorChoice, Kernels, KvType, Model, ModelInfo, ModelOptions, Progress, ThreadPriority};
 pub use residency::{MemoryBudget, ResidencyInfo};
 pub use sampling::{Candidate, Choice, Distribution, DrySettings, Sampler, SamplerSettings, TokenLogprob};

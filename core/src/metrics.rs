@@ -56,6 +56,12 @@ pub struct StepMetrics {
     pub project_s: f64,
     /// Of `seconds`, choosing tokens.
     pub sample_s: f64,
+    /// Whether its rows were projected together, not one by one along the accepted path.
+    pub batched: bool,
+    /// What projecting them one by one was expected to take, and what together: the smaller one was chosen.
+    pub expected_on_demand_s: f64,
+    /// See `expected_on_demand_s`.
+    pub expected_batched_s: f64,
     /// What the step was expected to take, without drafting; 0 before anything was measured.
     pub predicted_s: f64,
 }
@@ -99,6 +105,12 @@ pub struct GenerationMetrics {
     pub project_s: f64,
     /// Of `decode_s`, choosing tokens.
     pub sample_s: f64,
+    /// Passes of several rows that were projected together, not one by one along the accepted path.
+    pub batched_passes: u64,
+    /// What projecting one by one was expected to take in passes of several rows, and what together: in each the cheaper was done.
+    pub expected_on_demand_s: f64,
+    /// See `expected_on_demand_s`.
+    pub expected_batched_s: f64,
     /// What `decode_s` without `draft_s` was expected to be, pass by pass.
     pub predicted_s: f64,
     /// Whether anything might have been drafted: it was asked for, and the executor forgets rejected rows for nothing.
@@ -194,6 +206,11 @@ impl GenerationMetrics {
         self.project_s += step.project_s;
         self.sample_s += step.sample_s;
         self.predicted_s += step.predicted_s;
+        if step.drafted > 0 {
+            self.batched_passes += u64::from(step.batched);
+            self.expected_on_demand_s += step.expected_on_demand_s;
+            self.expected_batched_s += step.expected_batched_s;
+        }
         self.chosen += step.chosen;
         self.update_rates();
     }
@@ -216,6 +233,9 @@ impl GenerationMetrics {
         self.project_s += other.project_s;
         self.sample_s += other.sample_s;
         self.predicted_s += other.predicted_s;
+        self.batched_passes += other.batched_passes;
+        self.expected_on_demand_s += other.expected_on_demand_s;
+        self.expected_batched_s += other.expected_batched_s;
         self.drafting |= other.drafting;
         self.prefill_flash.add(&other.prefill_flash);
         self.decode_flash.add(&other.decode_flash);

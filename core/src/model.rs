@@ -8,6 +8,8 @@ mod file;
 mod forecast;
 #[cfg(feature = "ggml")]
 mod load;
+#[cfg(feature = "ggml")]
+mod machine;
 mod options;
 #[cfg(all(test, feature = "ggml"))]
 mod tests;
@@ -17,6 +19,8 @@ pub use crate::executor::options::{Kernels, KvType, ThreadPriority};
 pub use file::ModelFile;
 #[cfg(feature = "ggml")]
 pub use forecast::ResidencyForecast;
+#[cfg(feature = "ggml")]
+pub use machine::Machine;
 pub use options::{ExecutorChoice, ModelOptions, Progress};
 
 use std::sync::Arc;

@@ -306,7 +306,9 @@ fn speculation_for(shape: &ExecutorShape, parts: &ModelParts) -> Result<Speculat
         log::info!("nothing is drafted by default: with these kernels that could turn a near-tie");
     }
     let experience = parts.experience.lock().clone();
+    let ends = (0..).take(parts.vocabulary.n_tokens()).filter(|&token| parts.vocabulary.is_end_of_generation(token));
     let speculation = Speculation::new(Drafting::default(), Limits::default(), shape.n_vocab, experience);
+    let speculation = speculation.with_ends(ends.collect());
     Ok(match &parts.draft {
         None => speculation,
         Some(draft) => {

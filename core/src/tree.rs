@@ -116,7 +116,8 @@ pub struct Node {
     pub depth: usize,
     /// Who proposes it, and how sure they say they are. Empty for the root.
     pub claims: Claims,
-    /// Estimated probability that the target chooses this token after its parent, in [0, 1].
+    /// Estimated probability that the target chooses this token after its parent, in [0, 1]; of the root, what it was before the
+    /// target chose it.
     pub probability: f64,
     /// Estimated probability that this node is reached and accepted: the product of probabilities from the root. Lever's b̂.
     pub reach: f64,
@@ -153,6 +154,13 @@ impl DraftTree {
             next_sibling: None,
         };
         Self { nodes: vec![root] }
+    }
+
+    /// A tree of only its root, which was foreseen with `probability`.
+    pub fn foreseen(root: Token, probability: f64) -> Self {
+        let mut tree = Self::new(root);
+        tree.nodes[ROOT].probability = probability.clamp(0.0, 1.0);
+        tree
     }
 
     /// All nodes, parents before children.

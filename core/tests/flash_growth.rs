@@ -4,7 +4,7 @@
 use fulcrum::Result;
 use fulcrum::cost::{CostModel, PassCost};
 use fulcrum::growth::{Expand, Growth, Limits, Quote, grow};
-use fulcrum::tree::{Claim, DraftTree, NodeId, ROOT, Source};
+use fulcrum::tree::{Claim, DraftTree, NodeId, Source};
 
 /// Three candidates at every node, likelier and less likely.
 struct Guesses;
@@ -42,7 +42,7 @@ fn grown(flash_ms: f64) -> Growth {
             cost.observe(&PassCost { rows, leaves: 1, cached: 100, verify_ms, ..PassCost::default() });
         }
     }
-    let mut tree = DraftTree::new(ROOT as u32);
+    let mut tree = DraftTree::new(0);
     grow(&mut tree, &mut Guesses, &cost.prices(100, 64), Limits::default()).unwrap()
 }
 

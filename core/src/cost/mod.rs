@@ -27,6 +27,10 @@ const PACE_WINDOW: usize = 5;
 /// Measurements of a shape before it may argue about the pace: until then the shape's own figure is the more likely error.
 const PACE_MIN_SEEN: usize = 3;
 
+/// Rows from which a pass costs in proportion to its rows, and the fewest of a prompt that say anything about that.
+const WIDE: usize = 64;
+const MIN_PREFILL: usize = 16;
+
 /// One verify pass that was run, times in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PassCost {
@@ -62,7 +66,7 @@ impl PassCost {
 }
 
 /// How the rows of a pass should be projected, and what both ways were expected to cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Projection {
     /// All rows in one call; otherwise one row at a time along the accepted path (Lever 2.3).
     pub batched: bool,
@@ -179,6 +183,16 @@ impl CostModel {
         self.verify.entry(bucket).or_default().observe(pass.rows, recorded_ms);
     }
 
+    /// Takes `ms` for the layers of `rows` rows of a prompt behind `cached` positions into account: the far end of the curve, which
+    /// bounds what trees cost before any was tried.
+    pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64) {
+        if rows >= MIN_PREFILL && ms.is_finite() && ms > 0.0 {
+            let at = rows.min(WIDE);
+            let cost = ms * at as f64 / rows as f64 / self.pace();
+            self.verify.entry(cached / BUCKET).or_default().observe(at, cost);
+        }
+    }
+
     fn observe_pace(&mut self, change: f64) {
         if self.paces.len() >= PACE_WINDOW {
             self.paces.pop_front();
@@ -227,9 +241,9 @@ impl CostModel {
         }
     }
 
-    /// Whether any pass was measured: before that, all prices are zero and mean nothing.
-    pub fn is_empty(&self) -> bool {
-        self.verify.values().all(Curve::is_empty)
+    /// Whether a plain pass was measured: before that there is nothing to compare with.
+    pub fn knows_plain(&self) -> bool {
+        self.verify.values().any(|curve| curve.window(1).is_some())
     }
 
     /// The most rows of any pass measured; 0 before the first.
@@ -307,6 +321,17 @@ mod tests {
         }
         assert!((prices.plain_ms() - 26.5).abs() < 1e-9);
         assert_eq!(prices.cycle_ms(65, 1, 1.0), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_prompt_bounds_what_trees_cost() {
+        let mut model = CostModel::default();
+        model.observe_prefill(512, 0, 8.0 * 259.0);
+        model.observe_prefill(4, 0, 1.0);
+        model.observe(&pass(1, 0, 34.7));
+        let prices = model.prices(0, 64);
+        assert!((prices.verify_ms[1] - 34.7).abs() < 1e-9 && (prices.verify_ms[64] - 259.0).abs() < 1e-9);
+        assert!((57.0..70.0).contains(&prices.verify_ms[8]), "{}", prices.verify_ms[8]);
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl Clock {
             verify_s: cost.verify_ms / 1e3,
             project_s: cost.project_ms / 1e3,
             sample_s: cost.sample_ms / 1e3,
+            batched: settled.projection.batched,
+            expected_on_demand_s: settled.projection.on_demand_ms / 1e3,
+            expected_batched_s: settled.projection.batched_ms / 1e3,
             predicted_s: settled.expected_ms / 1e3,
         }
     }

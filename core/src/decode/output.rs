@@ -67,6 +67,11 @@ impl<'a> Output<'a> {
         self.tokens.len() as u64
     }
 
+    /// Tokens that may still come, at least 1 as long as nothing has ended it.
+    pub fn n_left(&self) -> usize {
+        self.max_tokens - self.tokens.len().min(self.max_tokens)
+    }
+
     /// Takes the next token. Returns what ends the generation, if this token does.
     pub fn take(&mut self, choice: Choice) -> Option<FinishReason> {
         if self.vocabulary.is_end_of_generation(choice.token) {

@@ -77,7 +77,9 @@ impl Generation<'_> {
     ) -> Result<Text> {
         let path = indices(rest.len());
         let (last, before) = (path[rest.len() - 1], path[rest.len() - heard]);
+        let (clock, cached) = (Clock::start(), prompt.len() - rest.len());
         self.ledger.verify(&chain(rest, heard), self.cancel)?;
+        self.speculation.observe_prefill(rest.len(), cached, clock.ms());
         projector.begin(1, false);
         let logits = projector.logits(last, self.ledger, &mut PassCost::default())?;
         let choice = self.sampler.choose(logits, prompt, prompt.len())?;

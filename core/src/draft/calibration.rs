@@ -41,6 +41,13 @@ const PRIOR: f64 = 0.3;
 /// Estimates stay this far from 0 and 1, so that log-odds exist and no candidate is ever beyond doubt or beyond hope.
 const FLOOR: f64 = 0.002;
 
+/// Lower edges of the classes of how surely a token was foreseen. Where one was, the draft model mostly knows the next one too: texts
+/// are foreseeable in stretches.
+const FORESEEN: [f64; 3] = [0.6, 0.85, 0.96];
+/// The number of these classes.
+pub const CLASSES: usize = FORESEEN.len() + 1;
+const FORESEEN_WINDOW: f64 = 48.0;
+
 /// How often other sources are assumed to be right where the draft model is wrong, and to outvote it where it is right.
 const RESCUED_PRIOR: f64 = 0.1;
 const SPOILED_PRIOR: f64 = 0.03;
@@ -133,6 +140,8 @@ fn shifted(p: f64, shift: f64) -> f64 {
 pub struct Calibration {
     sources: [SourceTable; Source::COUNT],
     joint: Vec<[Count; JOINT_BINS]>,
+    /// How often the draft model's best candidate was right, by how surely the token before was foreseen.
+    behind: [Count; CLASSES],
     /// Where the draft model's best candidate was wrong (right): how often the tree's best was right (wrong).
     rescued: Count,
     spoiled: Count,
@@ -147,8 +156,13 @@ impl Default for Calibration {
 impl Calibration {
     /// Nothing learnt: every candidate has the prior.
     pub fn new() -> Self {
-        let (rescued, spoiled) = Default::default();
-        Self { sources: Default::default(), joint: vec![Default::default(); 1 << Source::COUNT], rescued, spoiled }
+        Self {
+            sources: Default::default(),
+            joint: vec![Default::default(); 1 << Source::COUNT],
+            behind: Default::default(),
+            rescued: Count::default(),
+            spoiled: Count::default(),
+        }
     }
 
     /// Probability that the target, having reached the parent, chooses a candidate with these claims; 0 without claims.
@@ -196,13 +210,17 @@ impl Calibration {
     /// A step has passed in which `source` was not checked: what it did lately says a little less. Without this, a source that is
     /// not asked because of a bad run would stay unasked.
     pub fn age(&mut self, source: Source) {
-        let first = &mut self.sources[source.index()].first;
-        (first.offers, first.hits) = (first.offers * AGEING, first.hits * AGEING);
+        let first = std::iter::once(&mut self.sources[source.index()].first);
+        let behind = self.behind.iter_mut().filter(|_| source == Source::Model);
+        first.chain(behind).for_each(|count| {
+            (count.offers, count.hits) = (count.offers * AGEING, count.hits * AGEING);
+        });
     }
 
-    /// Learns from one reached row about which the draft model was asked: whether its best candidate was the target's choice,
-    /// and whether the best of all sources was.
-    pub fn observe_company(&mut self, model_hit: bool, tree_hit: bool) {
+    /// Learns from one reached row about which the draft model was asked, and whose token was `foreseen` with that probability:
+    /// whether its best candidate was the target's choice, and whether the best of all sources was.
+    pub fn observe_company(&mut self, foreseen: f64, model_hit: bool, tree_hit: bool) {
+        self.behind[class_of(foreseen)].observe(model_hit, FORESEEN_WINDOW);
         if model_hit {
             self.spoiled.observe(!tree_hit, CELL_WINDOW);
         } else {
@@ -210,10 +228,19 @@ impl Calibration {
         }
     }
 
-    /// How often the tree's best candidate is right where the draft model is asked: its own record, and what other sources add
-    /// to it, which is learnt where it is asked and holds while it is not.
-    pub fn rate_in_company(&self) -> f64 {
-        let own = self.first_rate(Source::Model);
+    /// How often the tree's best candidate is right where the draft model is asked, by the [class](class_of) of the token it is asked
+    /// behind: its own record, and what other sources add to it, which is learnt where it is asked and holds while it is not.
+    pub fn rates_in_company(&self) -> [f64; CLASSES] {
+        let mean = self.first_rate(Source::Model);
+        self.behind.map(|count| self.with_company(count.rate(mean)))
+    }
+
+    /// The same behind any token.
+    pub fn mean_rate_in_company(&self) -> f64 {
+        self.with_company(self.first_rate(Source::Model))
+    }
+
+    fn with_company(&self, own: f64) -> f64 {
         own * (1.0 - self.spoiled.rate(SPOILED_PRIOR)) + (1.0 - own) * self.rescued.rate(RESCUED_PRIOR)
     }
 
@@ -226,6 +253,11 @@ impl Calibration {
     pub fn n_checked(&self, source: Source) -> f64 {
         self.sources[source.index()].any.offers
     }
+}
+
+/// The class of a probability with which a token was foreseen.
+pub fn class_of(foreseen: f64) -> usize {
+    FORESEEN.iter().take_while(|&&edge| foreseen >= edge).count()
 }
 
 /// The bin of a probability.
@@ -337,12 +369,27 @@ mod tests {
         for i in 0..200 {
             let model_hit = i % 4 != 0;
             calibration.observe_node(Source::Model, model_hit, model_hit);
-            calibration.observe_company(model_hit, model_hit || i % 8 == 0);
+            calibration.observe_company(0.9, model_hit, model_hit || i % 8 == 0);
         }
         assert!((calibration.first_rate(Source::Model) - 0.75).abs() < 0.08);
-        assert!((calibration.rate_in_company() - 0.87).abs() < 0.06, "{}", calibration.rate_in_company());
+        assert!((calibration.mean_rate_in_company() - 0.87).abs() < 0.06, "{}", calibration.mean_rate_in_company());
         (0..300).for_each(|_| calibration.observe_node(Source::Model, false, false));
-        assert!((calibration.rate_in_company() - 0.5).abs() < 0.1, "only the model itself was seen to fail");
+        assert!((calibration.mean_rate_in_company() - 0.5).abs() < 0.1, "only the model itself was seen to fail");
+    }
+
+    #[test]
+    fn the_model_is_trusted_by_how_surely_the_token_before_was_foreseen() {
+        let mut calibration = Calibration::new();
+        assert_eq!(calibration.rates_in_company(), [calibration.mean_rate_in_company(); CLASSES]);
+        for i in 0..400 {
+            let (foreseen, hit) = if i % 2 == 0 { (0.99, true) } else { (0.1, i % 8 == 1) };
+            calibration.observe_node(Source::Model, hit, hit);
+            calibration.observe_company(foreseen, hit, hit);
+        }
+        let rates = calibration.rates_in_company();
+        assert!(rates[CLASSES - 1] > 0.9 && (rates[0] - 0.25).abs() < 0.1, "{rates:?}");
+        assert!((rates[1] - calibration.mean_rate_in_company()).abs() < 1e-12, "never seen, so as anywhere");
+        assert_eq!([0.0, 0.6, 0.9, 1.0].map(class_of), [0, 1, 2, 3]);
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! it the question is rather what the model adds.
 
 use crate::cost::Prices;
+use crate::draft::calibration::{CLASSES, class_of};
 use crate::tree::{DraftTree, NodeId};
 
 use super::{Grower, MARGIN, Prefix};
@@ -19,8 +20,9 @@ type Levels = [f64; LOOKAHEAD];
 /// What asking the draft model costs and promises.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quote {
-    /// How often the best candidate is right where it is asked, other sources included, in [0, 1].
-    pub first_rate: f64,
+    /// How often the best candidate is right where it is asked, other sources included, in [0, 1], by the
+    /// [class](class_of) of the token it is asked behind.
+    pub rates_behind: [f64; CLASSES],
     /// Ms per call by nodes asked about, `[max_model_batch + 1]`; index 0 is not read.
     pub batch_ms: Vec<f64>,
     /// Ms before the first call of this step: what it has not read yet.
@@ -30,12 +32,12 @@ pub struct Quote {
     pub hope_factor: f64,
 }
 
-/// Speed over plain decoding of the best chain that a draft model alone would draft by its recent record.
-pub fn chain_speedup(prices: &Prices, quote: &Quote) -> f64 {
-    let call_ms = quote.batch_ms.get(1).copied().unwrap_or(f64::INFINITY);
+/// Speed over plain decoding of the best chain that a draft model alone would draft, whose best candidate is right at `first_rate`,
+/// in [0, 1], and takes `call_ms`.
+pub fn chain_speedup(prices: &Prices, first_rate: f64, call_ms: f64) -> f64 {
     let (mut tokens, mut next, mut best) = (1.0, 1.0, 1.0f64);
     for n in 1..=2 * LOOKAHEAD {
-        next *= quote.first_rate.clamp(0.0, 1.0);
+        next *= first_rate.clamp(0.0, 1.0);
         tokens += next;
         let ms = prices.cycle_ms(1 + n, 1, tokens) + call_ms * n as f64;
         best = best.max(tokens * prices.plain_ms() / ms);
@@ -61,16 +63,16 @@ impl Grower<'_> {
             return Vec::new();
         }
         self.hoped_rate.get_or_insert(hope);
-        // Further nodes come along where they are worth their share of the call.
+        // Further nodes come along where they are worth their share of the call; whether what is said there is worth verifying is
+        // decided when it has been said.
         let promise = |node: NodeId| gains(tree, node, &levels, quote)[0];
         let mut others: Vec<(f64, NodeId)> =
             nodes.into_iter().filter(|&n| n != first).map(|n| (promise(n), n)).collect();
         others.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
-        let row_ms = self.prices.cycle_ms(best.rows + 2, 1, 1.0) - self.prices.cycle_ms(best.rows + 1, 1, 1.0);
         let call_ms = |n: usize| quote.batch_ms.get(n).copied().unwrap_or(f64::INFINITY);
         let mut batch = vec![first];
         for &(worth, node) in others.iter().take(self.limits.max_model_batch.saturating_sub(1)) {
-            if worth <= now * (call_ms(batch.len() + 1) - call_ms(batch.len()) + row_ms) {
+            if worth <= now * (call_ms(batch.len() + 1) - call_ms(batch.len())) {
                 break;
             }
             batch.push(node);
@@ -132,10 +134,11 @@ impl Grower<'_> {
 /// `levels` leave open: the two are taken to be right independently of each other.
 fn gains(tree: &DraftTree, node: NodeId, levels: &[Levels], quote: &Quote) -> Levels {
     let reach = tree.nodes()[node].reach;
+    let rate = quote.rates_behind[class_of(tree.nodes()[node].probability)].clamp(0.0, 1.0);
     let mut chain = reach;
     let below = levels.get(node).copied().unwrap_or_default();
     below.map(|selected| {
-        chain *= quote.first_rate.clamp(0.0, 1.0);
+        chain *= rate;
         chain * (1.0 - selected / reach.max(f64::MIN_POSITIVE)).max(0.0)
     })
 }

@@ -23,6 +23,7 @@ use std::collections::BinaryHeap;
 
 use crate::cost::Prices;
 use crate::error::Result;
+use crate::token::Token;
 use crate::tree::{DraftTree, NodeId, ROOT};
 
 pub use asking::{Quote, chain_speedup};
@@ -45,9 +46,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 rows, the most that the many-row kernels take; depth 40 as SAM-Decoding; 16 rounds of at most 4 nodes.
+    /// 64 rows, the most that the many-row kernels take; depth 40 as SAM-Decoding; 16 rounds of at most 8 nodes.
     fn default() -> Self {
-        Self { max_rows: 64, max_depth: 40, max_model_rounds: 16, max_model_batch: 4 }
+        Self { max_rows: 64, max_depth: 40, max_model_rounds: 16, max_model_batch: 8 }
     }
 }
 
@@ -55,6 +56,11 @@ impl Default for Limits {
 pub trait Expand {
     /// Adds the free sources' candidates under `node` to `tree`, with their probabilities. Called once per node.
     fn expand(&mut self, tree: &mut DraftTree, node: NodeId);
+
+    /// Whether `token` ends the text. As a row it is worth nothing: the target's word at its parent says it, and nothing comes behind.
+    fn is_end(&self, _token: Token) -> bool {
+        false
+    }
 
     /// What the draft model would cost; `None` if there is none to ask.
     fn quote(&self) -> Option<Quote> {
@@ -171,7 +177,8 @@ pub fn grow_chain(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Pric
         }
         let by_reach =
             |&a: &NodeId, &b: &NodeId| tree.nodes()[a].reach.total_cmp(&tree.nodes()[b].reach).then(b.cmp(&a));
-        let Some(child) = tree.children(node).max_by(by_reach) else { break };
+        let best = tree.children(node).max_by(by_reach);
+        let Some(child) = best.filter(|&child| !sources.is_end(tree.nodes()[child].token)) else { break };
         grower.order.push(child);
         prefix.rows += 1;
         prefix.tokens += tree.nodes()[child].reach;
@@ -229,8 +236,8 @@ impl<'a> Grower<'a> {
                 (best, best_rate) = (prefix, rate);
             }
             self.expand(tree, sources, node);
-            let children = tree.children(node).map(|child| Frontier { reach: tree.nodes()[child].reach, node: child });
-            frontier.extend(children);
+            let children = tree.children(node).filter(|&child| !sources.is_end(tree.nodes()[child].token));
+            frontier.extend(children.map(|child| Frontier { reach: tree.nodes()[child].reach, node: child }));
         }
         best
     }

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::draft::calibration::CLASSES;
 use crate::token::Token;
 use crate::tree::{Claim, Source};
 
@@ -15,6 +16,7 @@ struct Fixed {
     model: HashMap<Vec<Token>, Vec<(Token, f64)>>,
     quote: Option<Quote>,
     asked: Vec<Vec<NodeId>>,
+    end: Option<Token>,
 }
 
 impl Fixed {
@@ -38,6 +40,10 @@ impl Expand for Fixed {
         add(tree, node, self.free.get(&tree.path(node)), Source::Context);
     }
 
+    fn is_end(&self, token: Token) -> bool {
+        self.end == Some(token)
+    }
+
     fn quote(&self) -> Option<Quote> {
         self.quote.clone()
     }
@@ -57,6 +63,11 @@ fn prices(verify_ms: Vec<f64>) -> Prices {
 /// `fixed + slope · rows`.
 fn linear(fixed: f64, slope: f64) -> Prices {
     prices((0..=64).map(|rows| fixed + slope * f64::from(rows)).collect())
+}
+
+/// A model that is right as often behind any token.
+fn quote(rate: f64, batch_ms: Vec<f64>) -> Quote {
+    Quote { rates_behind: [rate; CLASSES], batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 }
 }
 
 fn run(mut sources: Fixed, prices: &Prices, limits: Limits) -> (DraftTree, Growth) {
@@ -99,8 +110,7 @@ fn a_tree_where_it_is_broad_and_a_chain_where_it_is_sure() {
 fn the_model_is_asked_where_retrieval_ends_and_not_where_it_is_sure() {
     let mut sources = Fixed::chain(&[0.98, 0.98]);
     sources.model = HashMap::from([(vec![1, 2], vec![(9, 0.8)]), (vec![1, 2, 9], vec![(10, 0.8)])]);
-    sources.quote =
-        Some(Quote { first_rate: 0.8, batch_ms: vec![0.0, 2.0, 2.5, 3.0, 3.5], catch_up_ms: 0.0, hope_factor: 1.0 });
+    sources.quote = Some(quote(0.8, vec![0.0, 2.0, 2.5, 3.0, 3.5]));
     let mut tree = DraftTree::new(0);
     let growth = grow(&mut tree, &mut sources, &linear(30.0, 1.0), Limits::default()).unwrap();
     assert_eq!(sources.asked[0], [2], "the end of the retrieved chain");
@@ -115,7 +125,7 @@ fn the_model_is_asked_where_many_are_doubtful_and_one_answer_would_do() {
     sources.free.insert(vec![], (0..8).map(|i| (i, 0.12)).collect());
     sources.model = HashMap::from([(vec![], vec![(3, 0.85)]), (vec![3], vec![(77, 0.85)])]);
     let batch_ms = vec![0.0, 12.0, 24.0, 36.0, 48.0];
-    sources.quote = Some(Quote { first_rate: 0.85, batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 });
+    sources.quote = Some(quote(0.85, batch_ms));
     let mut tree = DraftTree::new(0);
     let growth = grow(&mut tree, &mut sources, &linear(30.0, 2.5), Limits::default()).unwrap();
     assert_eq!(sources.asked[0], [ROOT]);
@@ -133,7 +143,7 @@ fn the_model_adds_to_a_tree_that_is_worth_more_than_its_chain() {
         sources.model.insert(text, vec![(7, 0.9)]);
     }
     let batch_ms = vec![0.0, 0.5, 0.6, 0.7, 0.8];
-    sources.quote = Some(Quote { first_rate: 0.85, batch_ms, catch_up_ms: 0.0, hope_factor: 1.0 });
+    sources.quote = Some(quote(0.85, batch_ms));
     let (tree, growth) = run(sources, &linear(100.0, 0.1), Limits::default());
     let behind = |start: Token| (start..start + 8).chain([7]).collect::<Vec<_>>();
     for path in [behind(100), behind(200)] {
@@ -142,12 +152,33 @@ fn the_model_adds_to_a_tree_that_is_worth_more_than_its_chain() {
 }
 
 #[test]
+fn the_model_is_asked_behind_what_was_foreseen_where_only_there_it_is_right() {
+    let asked = |foreseen| {
+        let mut sources = Fixed { quote: Some(quote(0.05, vec![0.0, 6.0])), ..Fixed::default() };
+        sources.quote.as_mut().unwrap().rates_behind[CLASSES - 1] = 0.9;
+        let mut tree = DraftTree::foreseen(0, foreseen);
+        grow(&mut tree, &mut sources, &linear(30.0, 1.0), Limits::default()).unwrap().model_rounds
+    };
+    assert_eq!((asked(0.5), asked(0.99)), (0, 1));
+}
+
+#[test]
+fn nothing_is_verified_for_the_end_of_a_text() {
+    for n in 0..=3 {
+        let mut sources = Fixed { end: Some(3), ..Fixed::chain(&[0.9; 6]) };
+        let prices = linear(30.0, 0.1);
+        let growth = match n {
+            0 => run(sources, &prices, Limits::default()).1,
+            n => grow_chain(&mut DraftTree::new(0), &mut sources, &prices, n).unwrap(),
+        };
+        assert_eq!(growth.selected.len(), if n == 1 { 2 } else { 3 }, "chain of {n}, 0 for a tree");
+    }
+}
+
+#[test]
 fn a_model_that_costs_more_than_it_brings_is_not_asked() {
     for (first_rate, ms) in [(0.8, 60.0), (0.02, 2.0)] {
-        let sources = Fixed {
-            quote: Some(Quote { first_rate, batch_ms: vec![0.0, ms, ms, ms, ms], catch_up_ms: 0.0, hope_factor: 1.0 }),
-            ..Fixed::default()
-        };
+        let sources = Fixed { quote: Some(quote(first_rate, vec![0.0, ms, ms, ms, ms])), ..Fixed::default() };
         let (_, growth) = run(sources, &linear(30.0, 1.0), Limits::default());
         assert_eq!((growth.model_rounds, growth.model_ms), (0, 0.0));
     }
@@ -157,8 +188,7 @@ fn a_model_that_costs_more_than_it_brings_is_not_asked() {
 fn the_model_drafts_a_chain_alone() {
     let mut sources = Fixed::chain(&[0.85; 30]);
     sources.model = std::mem::take(&mut sources.free);
-    sources.quote =
-        Some(Quote { first_rate: 0.85, batch_ms: vec![0.0, 2.0, 2.2, 2.4, 2.6], catch_up_ms: 0.0, hope_factor: 1.0 });
+    sources.quote = Some(quote(0.85, vec![0.0, 2.0, 2.2, 2.4, 2.6]));
     let (_, growth) = run(sources, &linear(33.0, 3.0), Limits::default());
     assert!((5..=12).contains(&growth.selected.len()), "{}", growth.selected.len());
     assert!(growth.expected_speedup() > 2.0, "{}", growth.expected_speedup());
@@ -176,10 +206,9 @@ fn a_fixed_chain_follows_the_likeliest_child_whatever_it_costs() {
 
 #[test]
 fn a_chain_by_the_record_pays_or_does_not() {
-    let quote = |first_rate| Quote { first_rate, batch_ms: vec![0.0, 2.0], catch_up_ms: 0.0, hope_factor: 1.0 };
-    assert!(chain_speedup(&linear(33.0, 2.0), &quote(0.8)) > 2.0);
-    assert_eq!(chain_speedup(&linear(33.0, 2.0), &quote(0.01)), 1.0);
-    assert_eq!(chain_speedup(&linear(0.0, 30.0), &quote(0.9)), 1.0);
+    assert!(chain_speedup(&linear(33.0, 2.0), 0.8, 2.0) > 2.0);
+    assert_eq!(chain_speedup(&linear(33.0, 2.0), 0.01, 2.0), 1.0);
+    assert_eq!(chain_speedup(&linear(0.0, 30.0), 0.9, 2.0), 1.0);
 }
 
 /// A random tree of candidates: for each node its parent (an earlier one) and probability.

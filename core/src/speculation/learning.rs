@@ -30,7 +30,7 @@ pub(super) fn label(calibration: &mut Calibration, tree: &DraftTree, node: NodeI
             if source == Source::Model && company == Company::All {
                 let by_reach = |a: &NodeId, b: &NodeId| tree.nodes()[*a].reach.total_cmp(&tree.nodes()[*b].reach);
                 let best = tree.children(node).max_by(by_reach).map(|best| tree.nodes()[best].token);
-                calibration.observe_company(is_right, best == Some(chosen));
+                calibration.observe_company(tree.nodes()[node].probability, is_right, best == Some(chosen));
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::cost::CostModel;
 use crate::draft::{BatchDrafter, Calibration, Candidate, Drafter, Hindsight, Place};
 use crate::error::{Error, Result};
 use crate::growth::{Expand, Quote};
+use crate::token::Token;
 use crate::tree::{DraftTree, NodeId, Source};
 
 /// The children of one node never share more than this: they exclude each other, and something else is always possible.
@@ -24,6 +25,7 @@ pub(super) struct Sources<'a> {
     pub(super) model: Option<&'a mut Box<dyn BatchDrafter>>,
     pub(super) calibration: &'a Calibration,
     pub(super) cost: &'a mut CostModel,
+    pub(super) ends: &'a [Token],
     pub(super) cancel: Option<&'a Cancel>,
     pub(super) plain_ms: f64,
     pub(super) hope_factor: f64,
@@ -69,6 +71,10 @@ impl Expand for Sources<'_> {
         score_children(tree, node, self.calibration);
     }
 
+    fn is_end(&self, token: Token) -> bool {
+        self.ends.contains(&token)
+    }
+
     fn quote(&self) -> Option<Quote> {
         let model = self.model.as_ref().filter(|_| self.failure.is_none())?;
         let table = draft_table(self.cost, self.plain_ms);
@@ -76,7 +82,7 @@ impl Expand for Sources<'_> {
         let catch_up_ms = if n_unread == 0 { 0.0 } else { batch_ms(&table, n_unread + 1) - batch_ms(&table, 1) };
         let batch_ms = table.into_iter().take(self.max_batch + 1).collect();
         Some(Quote {
-            first_rate: self.calibration.rate_in_company(),
+            rates_behind: self.calibration.rates_in_company(),
             batch_ms,
             catch_up_ms,
             hope_factor: self.hope_factor,

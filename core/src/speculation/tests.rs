@@ -1,7 +1,10 @@
 use super::*;
 use crate::accept::{Choice, accept};
-use crate::draft::{Answer, Candidate};
-use crate::tree::{Claim, Claims};
+use crate::cancel::Cancel;
+use crate::cost::PassCost;
+use crate::draft::{Answer, Candidate, Hindsight};
+use crate::error::Result;
+use crate::tree::{Claim, Claims, DraftTree, NodeId, ROOT};
 
 /// Rows cost next to nothing beside the pass.
 fn cheap_rows() -> CostModel {

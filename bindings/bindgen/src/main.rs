@@ -1,0 +1,5 @@
+//! UniFFI's generator; `scripts/generate-bindings.sh` runs it.
+
+fn main() {
+    uniffi::uniffi_bindgen_main();
+}

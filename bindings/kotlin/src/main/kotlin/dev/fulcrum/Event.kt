@@ -1,0 +1,24 @@
+package dev.fulcrum
+
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.filterIsInstance
+import kotlinx.coroutines.flow.map
+
+/** What an answer consists of as it comes. */
+public sealed interface Event {
+    /** A piece of the text: whole code points, in order, as large as the collector is slow. */
+    public data class Text(
+        val text: String,
+    ) : Event
+
+    /** The answer is complete, and part of the history. */
+    public data class Done(
+        val response: Response,
+    ) : Event {
+        /** The figures of the answer. */
+        public val metrics: GenerationMetrics get() = response.metrics
+    }
+}
+
+/** The pieces of the text alone. */
+public fun Flow<Event>.text(): Flow<String> = filterIsInstance<Event.Text>().map { it.text }

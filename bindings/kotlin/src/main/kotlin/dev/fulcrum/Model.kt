@@ -1,0 +1,138 @@
+package dev.fulcrum
+
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.buffer
+import kotlinx.coroutines.flow.channelFlow
+
+/**
+ * A loaded model. Everything made from it keeps it in memory; closing it releases the app's own hold.
+ *
+ * Can be used from any thread.
+ */
+public class Model internal constructor(
+    private val native: NativeModel,
+) : AutoCloseable {
+    /** What the model is, and how it runs here. */
+    public val info: ModelInfo = native.info()
+
+    /** What the model is that guesses ahead in this one's sessions, if there is one. */
+    public val draft: ModelInfo? = native.draft()
+
+    /**
+     * The same model, in whose sessions [draft] guesses ahead: a model several times smaller, of the same vocabulary. Answers come
+     * faster where it guesses well, and are the same. Nothing is loaded again; both models can be closed.
+     *
+     * @throws FulcrumException.InvalidOption unless every token is the same text in both vocabularies
+     */
+    public fun withDraft(draft: Model): Model = Model(open { native.withDraft(draft.native) })
+
+    /**
+     * A new conversation, independent of all others. Allocates the session's cache: milliseconds.
+     *
+     * @throws FulcrumException.OutOfMemory if the context's cache cannot be allocated
+     * @throws FulcrumException.InvalidOption if an option has a value that cannot be used
+     * @throws FulcrumException.Closed after [close]
+     */
+    public fun session(options: SessionOptions = SessionOptions()): ChatSession = ChatSession(open { native.session(options) })
+
+    /** Runs [block] with a new conversation and closes it. Throws what [session] and [block] throw. */
+    public inline fun <R> session(
+        options: SessionOptions = SessionOptions(),
+        block: (ChatSession) -> R,
+    ): R = session(options).use(block)
+
+    /** The tokens of [text], without one for its beginning; special tokens in it are read as such if [special], else as text. */
+    public fun tokenize(
+        text: String,
+        special: Boolean = false,
+    ): List<Int> = open { native.tokenize(text, special) }
+
+    /**
+     * The prompt that the model's chat template makes of a conversation.
+     *
+     * @throws FulcrumException.Template if the template cannot be rendered
+     */
+    public fun render(
+        messages: List<Message>,
+        tools: List<Tool> = emptyList(),
+    ): String = open { native.render(messages, tools) }
+
+    /** Releases the model; its memory is free once its sessions are closed too. Closing twice does nothing. */
+    override fun close(): Unit = native.close()
+
+    private inline fun <T> open(call: () -> T): T =
+        try {
+            translated(call)
+        } catch (_: IllegalStateException) {
+            throw FulcrumException.Closed("the model is closed")
+        }
+
+    public companion object {
+        /**
+         * Loads the GGUF file at [path]; of a split model, any of its files. Cancelling the coroutine stops loading.
+         *
+         * [onProgress] is told how much is loaded, from 0 to 1, ascending, on the loading thread: it must be quick.
+         *
+         * @throws FulcrumException.File if the file cannot be read
+         * @throws FulcrumException.InvalidModel if it is damaged
+         * @throws FulcrumException.UnsupportedModel if nothing here can run it
+         * @throws FulcrumException.InvalidOption if an option has a value that cannot be used
+         * @throws FulcrumException.OutOfMemory if it does not fit into the memory, or into the budget that [options] name
+         */
+        public suspend fun load(
+            path: String,
+            options: ModelOptions = ModelOptions(),
+            onProgress: ((Float) -> Unit)? = null,
+        ): Model {
+            val cancellation = Cancellation()
+            val progress = onProgress?.let(::Progress)
+            return blocking(cancel = cancellation::cancel, discard = Model::close) {
+                Model(NativeModel.load(path, options, cancellation, progress))
+            }
+        }
+
+        /**
+         * Loads as [load] does, and tells of it: [Loading.Progress] any number of times (a slow collector sees the latest), then
+         * [Loading.Ready]. Cold; cancelling the collection stops loading. Whoever collects [Loading.Ready] closes its model.
+         */
+        public fun loading(
+            path: String,
+            options: ModelOptions = ModelOptions(),
+        ): Flow<Loading> =
+            channelFlow {
+                send(Loading.Ready(load(path, options) { trySend(Loading.Progress(it)) }))
+            }.buffer(Channel.CONFLATED)
+
+        /**
+         * What the model at [path] would be like within the budget that [options] name: what stays in memory, what is read from flash,
+         * and how fast that would be. Measures flash and memory for a moment; loads and writes nothing.
+         *
+         * @throws FulcrumException.OutOfMemory with the smallest budget, if the model does not fit
+         * @throws FulcrumException.InvalidOption if there is no budget, or what runs the model cannot keep one
+         */
+        public suspend fun forecast(
+            path: String,
+            options: ModelOptions,
+        ): ResidencyForecast = blocking(cancel = {}) { nativeForecast(path, options) }
+    }
+}
+
+/** How loading goes on. */
+public sealed interface Loading {
+    /** A part is loaded: [share] of the whole, from 0 to 1. */
+    public data class Progress(
+        val share: Float,
+    ) : Loading
+
+    /** The model is loaded. */
+    public data class Ready(
+        val model: Model,
+    ) : Loading
+}
+
+private class Progress(
+    private val listener: (Float) -> Unit,
+) : LoadProgress {
+    override fun loaded(share: Float) = caught { listener(share) }
+}

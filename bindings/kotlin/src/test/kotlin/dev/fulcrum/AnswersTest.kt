@@ -1,0 +1,176 @@
+package dev.fulcrum
+
+import kotlinx.coroutines.async
+import kotlinx.coroutines.flow.onEach
+import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.test.runTest
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertFalse
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import java.nio.file.Path
+
+class AnswersTest {
+    private val model = Pocket.model
+
+    @Test
+    fun `stream, respond and the command line say the same`() =
+        runTest {
+            val sampler = SamplerSettings(temperature = 0.8f, seed = 7u)
+            val options = GenerationOptions(sampler = sampler, maxTokens = 40)
+            val prompt = "What can you do for me?"
+            val streamed =
+                model.session {
+                    it
+                        .streamResponse(prompt, options)
+                        .text()
+                        .toList()
+                        .joinToString("")
+                }
+            val responded = model.session { it.respond(prompt, options) }
+            val printed = Pocket.commandLine("--prompt", prompt, "--temp", "0.8", "--seed", "7", "--max-tokens", "40")
+            assertTrue(streamed.isNotEmpty())
+            assertEquals(responded, streamed)
+            assertEquals(printed, streamed)
+        }
+
+    @Test
+    fun `a stream is pieces and then the answer`() =
+        runTest {
+            model.session { session ->
+                val events = session.streamResponse("Hello!", Pocket.short()).toList()
+                val done = events.last() as Event.Done
+                val pieces = events.dropLast(1).map { (it as Event.Text).text }
+                assertEquals(done.response.text, pieces.joinToString(""))
+                assertEquals(
+                    done.response.tokens.size
+                        .toLong(),
+                    done.metrics.decodeTokens,
+                )
+                assertTrue(done.metrics.ttftS > 0 && done.metrics.promptTokens > 0)
+            }
+        }
+
+    @Test
+    fun `turns make a conversation`() =
+        runTest {
+            model.session(SessionOptions(systemPrompt = "Be brief.", generation = Pocket.short())) { session ->
+                val first = session.respond("Hello!")
+                val second = session.response("And now?")
+                val said = listOf(Message.system("Be brief."), Message.user("Hello!"), Message.assistant(first))
+                assertEquals(said + listOf(Message.user("And now?"), Message.assistant(second.text)), session.history)
+                assertTrue(second.metrics.reusedTokens > 0, "the first turn was run again")
+
+                session.restoreHistory(said)
+                assertEquals(second.text, session.respond("And now?"), "the same conversation, the same answer")
+                session.setSystemPrompt(null)
+                session.reset()
+                assertEquals(emptyList<Message>(), session.history)
+            }
+        }
+
+    @Test
+    fun `two sessions answer at the same time`() =
+        runTest {
+            val prompts = listOf("Hello!", "Who are you?")
+            val alone = prompts.map { prompt -> model.session { it.respond(prompt, Pocket.short(48)) } }
+            val together =
+                prompts.map { prompt -> async { model.session { it.respond(prompt, Pocket.short(48)) } } }.map { it.await() }
+            assertEquals(alone, together)
+        }
+
+    @Test
+    fun `a slow collector gets everything, and nothing piles up`() =
+        runTest {
+            val options = Pocket.endless.copy(maxTokens = 800)
+            model.session { session ->
+                val pieces =
+                    session
+                        .streamResponse("Tell me a story.", options)
+                        .text()
+                        .onEach { Thread.sleep(20) }
+                        .toList()
+                assertEquals(session.history.last().content, pieces.joinToString(""))
+                assertTrue(pieces.all { it.encodeToByteArray().size < 2048 }, "more than the buffer's bytes came at once")
+                assertTrue(pieces.size > 2, "it all came at once")
+            }
+        }
+
+    @Test
+    fun `emoji and CJK come whole`() =
+        runTest {
+            for (text in listOf("猫", "🙂")) {
+                // Only the tokens of the text, in random order: its bytes come one by one, in and out of place.
+                val tokens = model.tokenize(text).distinct()
+                val bias = tokens.map { LogitBias(it, 1000f) }
+                val sampler =
+                    SamplerSettings(temperature = 50f, topK = tokens.size, topP = 1f, minP = 0f, logitBias = bias, seed = 3u)
+                val options = GenerationOptions(sampler = sampler, maxTokens = 400)
+                model.session { session ->
+                    val pieces = session.streamResponse("$text?", options).text().toList()
+                    val said = pieces.joinToString("")
+                    assertEquals("$text?", session.history.first().content)
+                    assertEquals(session.history.last().content, said)
+                    assertTrue(text in said, "$text never came")
+                    assertTrue(pieces.none { it.first().isLowSurrogate() || it.last().isHighSurrogate() }, "a piece is cut")
+                }
+            }
+        }
+
+    @Test
+    fun `a stop string, a limit and log-probabilities are heeded`() =
+        runTest {
+            model.session { session ->
+                val whole = session.response("Hello!", Pocket.short(16).copy(sampler = SamplerSettings(logprobs = 2)))
+                assertEquals(whole.tokens, whole.logprobs.map { it.token })
+                assertTrue(whole.logprobs.all { it.top.size == 2 && it.logprob!! <= 0f })
+                session.reset()
+                val stop =
+                    whole.text
+                        .trim()
+                        .substringAfter(' ')
+                        .take(3)
+                val stopped = session.response("Hello!", Pocket.short(16).copy(stop = listOf(stop)))
+                assertEquals(FinishReason.STOP_STRING, stopped.finishReason)
+                assertFalse(stop in stopped.text)
+                session.reset()
+                assertEquals(FinishReason.MAX_TOKENS, session.response("Hello!", Pocket.short(1)).finishReason)
+            }
+        }
+
+    @Test
+    fun `what is drafted from can be kept`(
+        @TempDir folder: Path,
+    ) = runTest {
+        val file = folder.resolve("drafts").toString()
+        val options = Pocket.endless.copy(maxTokens = 32, drafting = Drafting.Chain(4))
+        val first =
+            model.session { session ->
+                session.respond("Hello!", options).also { session.saveDrafts(file) }
+            }
+        model.session { session ->
+            session.loadDrafts(file)
+            val again = session.response("Hello!", options)
+            assertEquals(first, again.text)
+            assertTrue(again.metrics.accepted > 0, "nothing was drafted from what was kept")
+        }
+    }
+
+    @Test
+    fun `drafting changes the speed of an answer and not its text`() =
+        runTest {
+            val quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three.\n"
+            val options = Pocket.endless.copy(maxTokens = 64)
+            val plain = model.session { it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Off)).response() }
+            val drafted =
+                model.session {
+                    it.addContext(quoted)
+                    it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Chain(4))).response()
+                }
+            assertEquals(plain.tokens, drafted.tokens)
+            assertEquals(0, plain.metrics.drafted)
+            assertTrue(drafted.metrics.drafting && drafted.metrics.drafted > 0)
+            assertTrue(drafted.metrics.acceptedBy.context <= drafted.metrics.accepted)
+        }
+}

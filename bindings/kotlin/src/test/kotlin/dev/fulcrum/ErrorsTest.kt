@@ -1,0 +1,116 @@
+package dev.fulcrum
+
+import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.test.runTest
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import java.io.File
+import java.nio.file.Path
+
+/** Every kind of error, as an app comes to it. */
+class ErrorsTest {
+    @TempDir
+    lateinit var folder: Path
+
+    private val model = Pocket.model
+
+    /** The bundled model with one word of its header changed for another of the same length. */
+    private fun changed(
+        from: String,
+        to: String,
+    ): String {
+        val text = File(Pocket.path).readBytes().toString(Charsets.ISO_8859_1)
+        val file = folder.resolve("changed.gguf").toFile()
+        file.writeBytes(text.replace(from, to).toByteArray(Charsets.ISO_8859_1))
+        return file.path
+    }
+
+    @Test
+    fun `a file that is not there`() =
+        runTest {
+            val error = failing<FulcrumException.File> { Model.load("/nowhere/model.gguf") }
+            assertEquals("open" to "/nowhere/model.gguf", error.action to error.path)
+        }
+
+    @Test
+    fun `a file that is no model`() =
+        runTest {
+            val file = folder.resolve("text.gguf").toFile().apply { writeText("no model") }
+            assertEquals(file.path, failing<FulcrumException.InvalidModel> { Model.load(file.path) }.path)
+        }
+
+    @Test
+    fun `a model that the executor does not know`() =
+        runTest {
+            val options = ModelOptions(executor = ExecutorChoice.STAGED)
+            val error = failing<FulcrumException.UnsupportedModel> { Model.load(changed("llama", "plamo"), options) }
+            assertTrue("plamo" in error.reason, error.reason)
+        }
+
+    @Test
+    fun `a text that is too long for the tokenizer`() {
+        failing<FulcrumException.Tokenizer> { model.tokenize("a".repeat(5 shl 20)) }
+    }
+
+    @Test
+    fun `a template that is no template`() =
+        runTest {
+            failing<FulcrumException.Template> { Model.load(Pocket.path, ModelOptions(chatTemplate = "{% if")) }
+        }
+
+    @Test
+    fun `a prompt that does not fit`() =
+        runTest {
+            model.session(SessionOptions(contextLength = 256)) { session ->
+                val error = failing<FulcrumException.ContextFull> { session.respond("word ".repeat(1000)) }
+                assertTrue(error.needed > error.capacity && error.capacity == 256L, error.message)
+                assertTrue(session.respond("Hello!", Pocket.short()).isNotEmpty())
+            }
+        }
+
+    @Test
+    fun `a setting that cannot be used`() =
+        runTest {
+            model.session { session ->
+                val options = GenerationOptions(sampler = SamplerSettings(topP = 2f))
+                assertEquals("top_p", failing<FulcrumException.InvalidOption> { session.respond("Hello!", options) }.option)
+                val negative = GenerationOptions(maxTokens = -1)
+                assertEquals(
+                    "max_tokens",
+                    failing<FulcrumException.InvalidOption> { session.respond("Hello!", negative) }.option,
+                )
+            }
+        }
+
+    @Test
+    fun `a context that no memory holds`() {
+        val options = SessionOptions(contextLength = Int.MAX_VALUE / 2)
+        val error = failing<FulcrumException.OutOfMemory> { model.session(options) }
+        assertTrue(error.needed > error.available!!)
+    }
+
+    @Test
+    fun `an answer that is cancelled, and a session that is busy or closed`() =
+        runTest {
+            val session = model.session()
+            failing<FulcrumException.Cancelled> {
+                session.streamResponse("Hello!", Pocket.endless).collect {
+                    failing<FulcrumException.Busy> { session.streamResponse("Hello?").first() }
+                    failing<FulcrumException.Busy> { session.reset() }
+                    session.cancel()
+                }
+            }
+            session.close()
+            failing<FulcrumException.Closed> { session.respond("Hello!") }
+        }
+
+    @Test
+    fun `a file that llama cpp refuses`() =
+        runTest {
+            val options = ModelOptions(executor = ExecutorChoice.LLAMA_CPP)
+            val path = changed("llama", "plamo")
+            assertEquals(path, failing<FulcrumException.InvalidModel> { Model.load(path, options) }.path)
+        }
+}

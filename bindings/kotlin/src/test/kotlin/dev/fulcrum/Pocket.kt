@@ -1,0 +1,55 @@
+package dev.fulcrum
+
+import kotlinx.coroutines.runBlocking
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.fail
+import java.io.File
+
+/** What the tests run on: the bundled model, loaded once, and the command line that answers next to it. */
+internal object Pocket {
+    val path: String = setting("fulcrum.model")
+
+    /** On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do. */
+    val model: Model by lazy { runBlocking { Model.load(path, ModelOptions(threads = 1)) } }
+
+    /** Reads that the model never ends its turn: for answers that go on until somebody stops them. */
+    val endless: GenerationOptions by lazy {
+        val ends = listOf("<|im_end|>", "<|im_start|>", "<|endoftext|>").flatMap { model.tokenize(it, special = true) }
+        GenerationOptions(sampler = SamplerSettings(logitBias = ends.distinct().map { LogitBias(it, Float.NEGATIVE_INFINITY) }))
+    }
+
+    fun short(tokens: Int = 24): GenerationOptions = GenerationOptions(maxTokens = tokens)
+
+    /** What `fulcrum generate` answers. */
+    fun commandLine(vararg arguments: String): String {
+        val process =
+            ProcessBuilder(setting("fulcrum.cli"), "generate", "--model", path, *arguments)
+                .redirectError(ProcessBuilder.Redirect.INHERIT)
+                .start()
+        val text = process.inputStream.readBytes().decodeToString()
+        check(process.waitFor() == 0) { "fulcrum generate failed" }
+        return text.removeSuffix("\n")
+    }
+
+    /** Resident memory of this process in bytes. */
+    fun residentBytes(): Long {
+        val line = File("/proc/self/status").readLines().first { it.startsWith("VmRSS:") }
+        return line.filter(Char::isDigit).toLong() * 1024
+    }
+
+    private fun setting(name: String): String =
+        checkNotNull(System.getProperty(name)) {
+            "-D$name=… is missing; run scripts/kotlin.sh"
+        }
+}
+
+/** The error of the kind [E] with which [call] fails; its message is one line. */
+internal inline fun <reified E : FulcrumException> failing(call: () -> Unit): E {
+    try {
+        call()
+    } catch (error: FulcrumException) {
+        assertTrue(error.message.isNotBlank() && '\n' !in error.message, error.message)
+        return error as? E ?: fail("${error::class.simpleName}: ${error.message}", error)
+    }
+    fail("nothing failed")
+}

@@ -1,0 +1,74 @@
+/// What an answer consists of as it comes.
+public enum Event: Sendable, Equatable {
+    /// A piece of the text: whole characters' code points, in order, as large as the loop is slow.
+    case text(String)
+    /// The answer is complete, and part of the history.
+    case done(Response)
+}
+
+/// An answer piece by piece. The loop over it pulls: nothing is generated that nobody takes, up to a small buffer.
+public struct ResponseStream: AsyncSequence, Sendable {
+    public typealias Element = Event
+
+    private let ask: @Sendable () throws -> NativeStream
+
+    init(ask: @escaping @Sendable () throws -> NativeStream) {
+        self.ask = ask
+    }
+
+    public func makeAsyncIterator() -> Iterator {
+        Iterator(state: .new(ask))
+    }
+
+    /// The pieces of the text alone.
+    public var text: some AsyncSequence<String, any Error> & Sendable {
+        compactMap { event in
+            if case .text(let piece) = event { piece } else { nil }
+        }
+    }
+
+    /// Waits for the end and returns the answer.
+    public func response() async throws -> Response {
+        for try await event in self {
+            if case .done(let response) = event { return response }
+        }
+        throw CancellationError()
+    }
+
+    /// Dropping it before the end cancels the answer.
+    public struct Iterator: AsyncIteratorProtocol {
+        enum State {
+            case new(@Sendable () throws -> NativeStream)
+            case running(NativeStream)
+            case ended
+        }
+
+        var state: State
+
+        public mutating func next() async throws -> Event? {
+            do {
+                switch state {
+                case .ended:
+                    return nil
+                case .new(let ask):
+                    let stream = try translated(ask)
+                    state = .running(stream)
+                    return try await next(of: stream)
+                case .running(let stream):
+                    return try await next(of: stream)
+                }
+            } catch {
+                state = .ended
+                throw error
+            }
+        }
+
+        private mutating func next(of stream: NativeStream) async throws -> Event? {
+            if let piece = try await blocking(cancel: { stream.cancel() }, { try stream.next() }) {
+                return .text(piece)
+            }
+            state = .ended
+            return stream.response().map(Event.done)
+        }
+    }
+}

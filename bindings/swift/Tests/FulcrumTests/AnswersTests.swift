@@ -1,0 +1,148 @@
+import Foundation
+import XCTest
+
+@testable import Fulcrum
+
+final class AnswersTests: XCTestCase {
+    func testStreamRespondAndTheCommandLineSayTheSame() async throws {
+        let model = try await Pocket.model
+        let options = GenerationOptions(sampler: SamplerSettings(temperature: 0.8, seed: 7), maxTokens: 40)
+        let prompt = "What can you do for me?"
+        let streamed = try await model.session().streamResponse(to: prompt, options: options).joined()
+        let responded = try await model.session().respond(to: prompt, options: options)
+        let printed = try Pocket.commandLine("--prompt", prompt, "--temp", "0.8", "--seed", "7", "--max-tokens", "40")
+        XCTAssertFalse(streamed.isEmpty)
+        XCTAssertEqual(responded, streamed)
+        XCTAssertEqual(printed, streamed)
+    }
+
+    func testAStreamIsPiecesAndThenTheAnswer() async throws {
+        let session = try await Pocket.model.session()
+        var pieces = ""
+        var answers: [Response] = []
+        for try await event in session.streamResponse(to: "Hello!", options: Pocket.short()) {
+            switch event {
+            case .text(let piece):
+                XCTAssertTrue(answers.isEmpty, "a piece after the end")
+                pieces += piece
+            case .done(let response): answers.append(response)
+            }
+        }
+        XCTAssertEqual(answers.map(\.text), [pieces])
+        XCTAssertEqual(Int64(answers[0].tokens.count), answers[0].metrics.decodeTokens)
+        XCTAssertTrue(answers[0].metrics.ttftS > 0 && answers[0].metrics.promptTokens > 0)
+    }
+
+    func testTurnsMakeAConversation() async throws {
+        let options = SessionOptions(systemPrompt: "Be brief.", generation: Pocket.short())
+        let session = try await Pocket.model.session(options)
+        let first = try await session.respond(to: "Hello!")
+        let second = try await session.response(to: "And now?")
+        let said: [Message] = [.system("Be brief."), .user("Hello!"), .assistant(first)]
+        XCTAssertEqual(session.history, said + [.user("And now?"), .assistant(second.text)])
+        XCTAssertGreaterThan(second.metrics.reusedTokens, 0, "the first turn was run again")
+
+        try session.restoreHistory(said)
+        let again = try await session.respond(to: "And now?")
+        XCTAssertEqual(again, second.text, "the same conversation, the same answer")
+        try session.setSystemPrompt(nil)
+        try session.reset()
+        XCTAssertEqual(session.history, [])
+    }
+
+    func testTwoSessionsAnswerAtTheSameTime() async throws {
+        let model = try await Pocket.model
+        let options = Pocket.short(48)
+        let first = try await model.session().respond(to: "Hello!", options: options)
+        let second = try await model.session().respond(to: "Who are you?", options: options)
+        async let one = model.session().respond(to: "Hello!", options: options)
+        async let other = model.session().respond(to: "Who are you?", options: options)
+        let together = try await (one, other)
+        XCTAssertEqual([together.0, together.1], [first, second])
+    }
+
+    func testASlowLoopGetsEverythingAndNothingPilesUp() async throws {
+        let session = try await Pocket.model.session()
+        var options = try await Pocket.endless()
+        options.maxTokens = 800
+        var pieces: [String] = []
+        for try await piece in session.streamResponse(to: "Tell me a story.", options: options).text {
+            pieces.append(piece)
+            try await Task.sleep(nanoseconds: 20_000_000)
+        }
+        XCTAssertEqual(session.history.last?.content, pieces.joined())
+        XCTAssertTrue(pieces.allSatisfy { $0.utf8.count < 2048 }, "more than the buffer's bytes came at once")
+        XCTAssertGreaterThan(pieces.count, 2, "it all came at once")
+    }
+
+    func testEmojiAndCJKComeWhole() async throws {
+        let model = try await Pocket.model
+        for text in ["猫", "🙂"] {
+            // Only the tokens of the text, in random order: its bytes come one by one, in and out of place.
+            let tokens = Set(try model.tokenize(text))
+            let sampler = SamplerSettings(
+                temperature: 50, topK: Int32(tokens.count), topP: 1, minP: 0,
+                logitBias: tokens.map { LogitBias(token: $0, bias: 1000) }, seed: 3
+            )
+            let session = try model.session()
+            let options = GenerationOptions(sampler: sampler, maxTokens: 400)
+            let said = try await session.streamResponse(to: "\(text)?", options: options).joined()
+            XCTAssertEqual(session.history.first?.content, "\(text)?")
+            XCTAssertEqual(session.history.last?.content, said)
+            XCTAssertTrue(said.unicodeScalars.contains(text.unicodeScalars.first!), "\(text) never came")
+        }
+    }
+
+    func testAStopStringALimitAndLogprobsAreHeeded() async throws {
+        let session = try await Pocket.model.session()
+        var options = Pocket.short(16)
+        options.sampler.logprobs = 2
+        let whole = try await session.response(to: "Hello!", options: options)
+        XCTAssertEqual(whole.logprobs.map(\.token), whole.tokens)
+        XCTAssertTrue(whole.logprobs.allSatisfy { $0.top.count == 2 && ($0.logprob ?? 1) <= 0 })
+        try session.reset()
+        let words = whole.text.split(separator: " ")
+        let stop = String((words.count > 1 ? words[1] : words[0]).prefix(3))
+        let stopped = try await session.response(to: "Hello!", options: GenerationOptions(maxTokens: 16, stop: [stop]))
+        XCTAssertEqual(stopped.finishReason, .stopString)
+        XCTAssertFalse(stopped.text.contains(stop))
+        try session.reset()
+        let limited = try await session.response(to: "Hello!", options: Pocket.short(1))
+        XCTAssertEqual(limited.finishReason, .maxTokens)
+    }
+
+    func testWhatIsDraftedFromCanBeKept() async throws {
+        let model = try await Pocket.model
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: file) }
+        var options = try await Pocket.endless()
+        options.maxTokens = 32
+        options.drafting = .chain(n: 4)
+        let teacher = try model.session()
+        let first = try await teacher.respond(to: "Hello!", options: options)
+        try await teacher.saveDrafts(path: file.path)
+        let session = try model.session()
+        try await session.loadDrafts(path: file.path)
+        let again = try await session.response(to: "Hello!", options: options)
+        XCTAssertEqual(again.text, first)
+        XCTAssertGreaterThan(again.metrics.accepted, 0, "nothing was drafted from what was kept")
+    }
+
+    func testDraftingChangesTheSpeedOfAnAnswerAndNotItsText() async throws {
+        let model = try await Pocket.model
+        let quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three.\n"
+        let prompt = String(repeating: quoted, count: 3)
+        var options = try await Pocket.endless()
+        options.maxTokens = 64
+        options.drafting = .off
+        let plain = try await model.session().complete(prompt, options: options).response()
+        options.drafting = .chain(n: 4)
+        let session = try model.session()
+        try session.addContext(quoted)
+        let drafted = try await session.complete(prompt, options: options).response()
+        XCTAssertEqual(drafted.tokens, plain.tokens)
+        XCTAssertEqual(plain.metrics.drafted, 0)
+        XCTAssertTrue(drafted.metrics.drafting && drafted.metrics.drafted > 0)
+        XCTAssertLessThanOrEqual(drafted.metrics.acceptedBy.context, drafted.metrics.accepted)
+    }
+}

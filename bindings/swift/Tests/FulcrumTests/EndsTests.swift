@@ -1,0 +1,120 @@
+import XCTest
+
+@testable import Fulcrum
+
+/// Every way an answer can come to its end but its own.
+final class EndsTests: XCTestCase {
+    private struct Full: Error {}
+
+    /// Decoding stopped where it was: it was at most a buffer and a step ahead of what was taken.
+    private func assertStopped(_ session: ChatSession, after text: String) async throws {
+        while session.metrics.cancelled == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
+        let metrics = session.metrics
+        let ahead = 1024 + 64
+        let taken = try await Pocket.model.tokenize(text).count
+        XCTAssertLessThanOrEqual(metrics.total.decodeTokens, Int64(taken + ahead), "decoding went on")
+        try await Task.sleep(nanoseconds: 100_000_000)
+        XCTAssertEqual(session.metrics, metrics, "decoding goes on after its end")
+        XCTAssertEqual(session.history, [])
+        let next = try await session.respond(to: "Hello!", options: Pocket.short())
+        XCTAssertFalse(next.isEmpty, "the session is of no use any more")
+    }
+
+    func testCancellingTheTaskStopsDecoding() async throws {
+        let session = try await Pocket.model.session()
+        let endless = try await Pocket.endless()
+        let (begun, begin) = AsyncStream.makeStream(of: String.self)
+        let task = Task {
+            for try await piece in session.streamResponse(to: "Hello!", options: endless).text {
+                begin.yield(piece)
+            }
+        }
+        var pieces = begun.makeAsyncIterator()
+        let first = await pieces.next()
+        task.cancel()
+        let result = await task.result
+        begin.finish()
+        XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
+        var text = first ?? ""
+        while let piece = await pieces.next() { text += piece }
+        try await assertStopped(session, after: text)
+    }
+
+    func testLeavingTheLoopStopsDecoding() async throws {
+        let session = try await Pocket.model.session()
+        var text = ""
+        for try await piece in session.streamResponse(to: "Hello!", options: try await Pocket.endless()).text {
+            text += piece
+            break
+        }
+        try await assertStopped(session, after: text)
+    }
+
+    func testALoopThatThrowsStopsDecoding() async throws {
+        let session = try await Pocket.model.session()
+        var text = ""
+        do {
+            for try await piece in session.streamResponse(to: "Hello!", options: try await Pocket.endless()).text {
+                text += piece
+                throw Full()
+            }
+            XCTFail("nothing was thrown")
+        } catch is Full {}
+        try await assertStopped(session, after: text)
+    }
+
+    func testAnAnswerThatIsCancelledEndsWithOneError() async throws {
+        let session = try await Pocket.model.session()
+        var events = session.streamResponse(to: "Hello!", options: try await Pocket.endless()).makeAsyncIterator()
+        _ = try await events.next()
+        session.cancel()
+        var failures = 0
+        for _ in 0..<3 {
+            do {
+                let event = try await events.next()
+                XCTAssertNil(event, "something came after the end")
+            } catch FulcrumError.cancelled {
+                failures += 1
+            }
+        }
+        session.cancel()
+        XCTAssertEqual(failures, 1)
+        let next = try await session.respond(to: "Hello!", options: Pocket.short())
+        XCTAssertFalse(next.isEmpty)
+    }
+
+    func testClosingDuringGenerationEndsTheAnswer() async throws {
+        let session = try await Pocket.model.session()
+        let endless = try await Pocket.endless()
+        do {
+            for try await _ in session.streamResponse(to: "Hello!", options: endless) { session.close() }
+            XCTFail("nothing was thrown")
+        } catch FulcrumError.cancelled {}
+        session.close()
+        XCTAssertEqual(session.metrics.cancelled, 1)
+        XCTAssertEqual(session.history, [])
+        await assertFails(try session.addContext("too late")) { if case .closed = $0 { true } else { false } }
+    }
+
+    func testClosingFromAnotherTaskEndsTheAnswer() async throws {
+        let endless = try await Pocket.endless()
+        for delay in 0..<20 {
+            let session = try await Pocket.model.session()
+            let answer = Task { try await session.respond(to: "Hello!", options: endless) }
+            try await Task.sleep(nanoseconds: UInt64(delay) * 1_000_000)
+            session.close()
+            do {
+                _ = try await answer.value
+                XCTFail("nothing was thrown")
+            } catch FulcrumError.cancelled {} catch FulcrumError.closed {}
+        }
+    }
+
+    func testASessionOutlivesItsModelsLastReference() async throws {
+        var model: Model? = try await Model.load(path: Pocket.path)
+        let session = try model!.session()
+        model = nil
+        let answer = try await session.respond(to: "Hello!", options: Pocket.short())
+        XCTAssertFalse(answer.isEmpty)
+    }
+}

@@ -1,0 +1,79 @@
+import Foundation
+import XCTest
+
+@testable import Fulcrum
+
+/// What several threads write and a test reads.
+private final class Collected<T: Sendable>: @unchecked Sendable {
+    private let lock = NSLock()
+    private var stored: [T] = []
+
+    var values: [T] { lock.withLock { stored } }
+
+    func append(_ value: T) {
+        lock.withLock { stored.append(value) }
+    }
+}
+
+final class LoadingTests: XCTestCase {
+    func testProgressGoesUpToTheEnd() async throws {
+        let shares = Collected<Float>()
+        _ = try await Model.load(path: Pocket.path) { shares.append($0) }
+        XCTAssertEqual(shares.values.last, 1)
+        XCTAssertEqual(shares.values, shares.values.sorted())
+    }
+
+    func testLoadingCanBeCancelled() async throws {
+        let task = Task {
+            // A task that cancels itself before it begins always finds the flag raised.
+            withUnsafeCurrentTask { $0?.cancel() }
+            _ = try await Model.load(path: Pocket.path)
+        }
+        let result = await task.result
+        XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
+    }
+
+    func testAModelTellsWhatItIs() async throws {
+        let info = try await Pocket.model.info
+        XCTAssertEqual(info.architecture, "llama")
+        XCTAssertEqual(info.executor, "staged")
+        XCTAssertTrue(info.nParameters > 1_000_000 && info.weightBytes > 1_000_000 && info.nVocab > 1000, "\(info)")
+    }
+
+    func testThePackagedLibraryIsForAnyCPU() throws {
+        let machine = machine()
+        XCTAssertTrue(machine.threads >= 1 && !machine.kernels.isEmpty && (machine.availableBytes ?? 0) > 0, "\(machine)")
+        // What every CPU of the kind has (ADR 0012), and nothing else.
+        let everywhere: Set = ["SSE3", "SSSE3", "NEON", "ARM_FMA", "LLAMAFILE", "REPACK", "ACCELERATE"]
+        XCTAssertEqual(Set(machine.ggml).subtracting(everywhere), [])
+    }
+
+    func testATemplateTellsTheModelOfTools() async throws {
+        let template = "{% for tool in tools %}{{ tool.function.name }}:{{ tool.function.parameters | tojson }};{% endfor %}"
+        let parameters = #"{"type":"object","properties":{"z":{},"a":{}}}"#
+        let weather = Tool(name: "weather", description: "The weather at a place", parameters: parameters)
+        let model = try await Model.load(path: Pocket.path, options: ModelOptions(chatTemplate: template))
+        XCTAssertTrue(model.info.readsTools)
+        let prompt = try model.render([.user("Hello!")], tools: [weather])
+        XCTAssertTrue(prompt.hasPrefix("weather:"), prompt)
+        XCTAssertLessThan(
+            try XCTUnwrap(prompt.range(of: "\"z\"")).lowerBound, try XCTUnwrap(prompt.range(of: "\"a\"")).lowerBound)
+
+        let session = try model.session(SessionOptions(tools: [weather], generation: Pocket.short(4)))
+        let call = ToolCall(name: "weather", arguments: #"{"place":"Uppsala"}"#, id: "1")
+        try session.restoreHistory([.user("Rain?"), Message(role: .assistant, content: "", toolCalls: [call])])
+        let result = Message(role: .tool, content: "no", toolCallId: "1", name: "weather")
+        let response = try await session.streamResponse(to: [result]).response()
+        XCTAssertGreaterThanOrEqual(response.metrics.promptTokens, Int64(try model.tokenize(prompt).count))
+        XCTAssertEqual(session.history[1].toolCalls, [call])
+    }
+
+    func testTheLogIsTold() async throws {
+        let lines = Collected<LogLine>()
+        Log.setHandler(level: .debug) { lines.append($0) }
+        defer { Log.setHandler(nil) }
+        let model = try await Model.load(path: Pocket.path, options: ModelOptions(executor: .llamaCpp))
+        _ = try await model.session().respond(to: "Hello!", options: Pocket.short(2))
+        XCTAssertTrue(lines.values.contains { $0.target == "llama.cpp" && !$0.message.isEmpty }, "\(lines.values)")
+    }
+}

@@ -1,0 +1,83 @@
+import Foundation
+import XCTest
+
+@testable import Fulcrum
+
+/// What the tests run on: the bundled model, loaded once, and the command line that answers next to it.
+enum Pocket {
+    static let path = setting("FULCRUM_MODEL")
+
+    /// On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do.
+    private static let loading = Task { try await Model.load(path: path, options: ModelOptions(threads: 1)) }
+
+    static var model: Model {
+        get async throws { try await loading.value }
+    }
+
+    static func short(_ tokens: Int32 = 24) -> GenerationOptions {
+        GenerationOptions(maxTokens: tokens)
+    }
+
+    /// Answers that go on until somebody stops them: the model never ends its turn.
+    static func endless() async throws -> GenerationOptions {
+        let model = try await model
+        let ends = try ["<|im_end|>", "<|im_start|>", "<|endoftext|>"].flatMap { try model.tokenize($0, special: true) }
+        let bias = Set(ends).map { LogitBias(token: $0, bias: -.infinity) }
+        return GenerationOptions(sampler: SamplerSettings(logitBias: bias))
+    }
+
+    /// What `fulcrum generate` answers.
+    static func commandLine(_ arguments: String...) throws -> String {
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = URL(fileURLWithPath: setting("FULCRUM_CLI"))
+        process.arguments = ["generate", "--model", path] + arguments
+        process.standardOutput = output
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        XCTAssertEqual(process.terminationStatus, 0, "fulcrum generate failed")
+        return String(text.dropLast())
+    }
+
+    /// Resident memory of this process in bytes.
+    static func residentBytes() throws -> Int {
+        let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
+        let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") } ?? ""
+        return (Int(line.filter(\.isNumber)) ?? 0) * 1024
+    }
+
+    private static func setting(_ name: String) -> String {
+        guard let value = ProcessInfo.processInfo.environment[name] else {
+            fatalError("\(name) is not set; run scripts/swift.sh")
+        }
+        return value
+    }
+}
+
+extension ResponseStream {
+    /// The whole text, piece by piece.
+    func joined() async throws -> String {
+        var text = ""
+        for try await piece in self.text { text += piece }
+        return text
+    }
+}
+
+/// The error of the kind that `kind` recognises, with which `call` fails.
+func assertFails(
+    _ call: @autoclosure () async throws -> some Any,
+    with kind: (FulcrumError) -> Bool,
+    file: StaticString = #filePath,
+    line: UInt = #line
+) async {
+    do {
+        _ = try await call()
+        XCTFail("nothing failed", file: file, line: line)
+    } catch let error as FulcrumError {
+        XCTAssertTrue(kind(error), "\(error)", file: file, line: line)
+        XCTAssertFalse(error.localizedDescription.isEmpty || error.detail.contains("\n"), error.detail, file: file, line: line)
+    } catch {
+        XCTFail("\(error)", file: file, line: line)
+    }
+}

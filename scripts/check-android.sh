@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Checks how the Android package is laid out: scripts/check-android.sh
+#
+# The NDK is not everywhere, so the package is put together here around this machine's library in place of a phone's: everything
+# but the library's machine code is what scripts/package-android.sh makes. Into a repository of its own, so that nobody installs it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+library=$(bash scripts/portable.sh)
+libraries=build/android/check/jni
+rm -rf build/android/check
+for abi in arm64-v8a x86_64; do
+  mkdir -p "$libraries/$abi"
+  cp "$library" "$libraries/$abi/"
+done
+FULCRUM_REPOSITORY=$PWD/build/android/check/maven bash scripts/assemble-aar.sh "$libraries" >/dev/null
+python3 - build/android/check/maven bindings/kotlin/pom.xml <<'PYTHON'
+import io, pathlib, sys, xml.etree.ElementTree as xml, zipfile
+
+def fail(reason):
+    sys.exit(f"error: {reason}")
+
+repository, kotlin = pathlib.Path(sys.argv[1]), sys.argv[2]
+aar = next(repository.rglob("*.aar"))
+space = {"m": "http://maven.apache.org/POM/4.0.0"}
+pom = xml.parse(aar.with_suffix(".pom")).getroot()
+project = xml.parse(kotlin).getroot()
+artifact, version = pom.findtext("m:artifactId", None, space), pom.findtext("m:version", None, space)
+if aar.relative_to(repository).as_posix() != f"dev/fulcrum/{artifact}/{version}/{artifact}-{version}.aar":
+    fail(f"{aar} is not where {artifact} {version} is looked for")
+if pom.findtext("m:packaging", None, space) != "aar":
+    fail("the POM's packaging is not aar")
+pins = {name: project.findtext(f"m:properties/m:{name}.version", None, space) for name in ("kotlin", "coroutines", "jna")}
+for dependency in pom.iterfind("m:dependencies/m:dependency", space):
+    name, pin = dependency.findtext("m:artifactId", None, space), dependency.findtext("m:version", None, space)
+    wanted = pins["jna" if name == "jna" else "coroutines" if "coroutines" in name else "kotlin"]
+    if pin != wanted:
+        fail(f"{name} is {pin} for Android and {wanted} on the JVM")
+    if name == "jna" and dependency.findtext("m:type", None, space) != "aar":
+        fail("JNA has to be the AAR: the jar has no library for Android")
+
+with zipfile.ZipFile(aar) as package:
+    names = set(package.namelist())
+    for name in ("AndroidManifest.xml", "classes.jar", "proguard.txt", "R.txt"):
+        if name not in names:
+            fail(f"{name} is not in the package")
+    libraries = {name for name in names if name.startswith("jni/")}
+    if libraries != {f"jni/{abi}/libfulcrum_ffi.so" for abi in ("arm64-v8a", "x86_64")}:
+        fail(f"the libraries are {libraries}")
+    xml.fromstring(package.read("AndroidManifest.xml"))
+    classes = set(zipfile.ZipFile(io.BytesIO(package.read("classes.jar"))).namelist())
+    if "dev/fulcrum/Model.class" not in classes or any(name.endswith(".so") for name in classes):
+        fail("classes.jar has to have the classes and no library")
+    kept = [line.split()[2] for line in package.read("proguard.txt").decode().splitlines() if line.startswith("-keep class dev.")]
+    for name in kept:
+        if name.replace(".", "/") + ".class" not in classes:
+            fail(f"proguard.txt keeps {name}, which does not exist")
+print(f"{aar.name}: {len(classes)} classes, {len(libraries)} libraries")
+PYTHON

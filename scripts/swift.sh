@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# The Swift package on this machine: scripts/swift.sh setup|test|lint|format|consumer
+#
+#   setup     finds Swift, or makes it: says nothing and exits 0 where there is one that can be used
+#   test      builds the package against the library for this machine, and tests it
+#   lint      checks formatting; format sets it right
+#   consumer  builds and runs a program that depends on the package as a user's would
+#
+# Debian has Swift from 13 on. On an older Debian, and as root, setup makes a small Debian 13 with mmdebstrap in build/ and
+# everything runs in there: about two minutes, 450 MB to download, 2.6 GB on disk.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ROOT=$PWD
+PACKAGE=bindings/swift
+CHROOT=${FULCRUM_SWIFT_CHROOT:-$ROOT/build/debian-13}
+SCRATCH=$ROOT/build/swift
+
+have_swift() {
+  command -v swift >/dev/null 2>&1 && swift --version 2>/dev/null | grep -Eq 'Swift version ([6-9]|[1-9][0-9])\.'
+}
+
+make_chroot() {
+  # A link that points nowhere from outside.
+  [ ! -L "$CHROOT/usr/bin/swift" ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo 'error: Swift 6 is missing: install it (https://swift.org/install), or run this as root on Debian' >&2
+    return 1
+  fi
+  command -v mmdebstrap >/dev/null 2>&1 ||
+    apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 install mmdebstrap >&2
+  echo "setup: making a Debian 13 with Swift in $CHROOT" >&2
+  # Under another name until it is whole: an interrupted one would look like one that works.
+  rm -rf "$CHROOT.part"
+  mkdir -p "$(dirname "$CHROOT")"
+  mmdebstrap --quiet --variant=minbase --include=ca-certificates,swiftlang,libstdc++-14-dev,libc6-dev \
+    trixie "$CHROOT.part" http://deb.debian.org/debian >&2
+  mv "$CHROOT.part" "$CHROOT"
+}
+
+# Runs a command in the repository, in the chroot where Swift is only there. The mounts are the command's own and go with it.
+swiftly() {
+  if have_swift; then
+    "$@"
+    return
+  fi
+  make_chroot
+  # shellcheck disable=SC2016
+  unshare --mount bash -c '
+    set -e
+    chroot=$1 root=$2 library=$3
+    shift 3
+    mount -t proc proc "$chroot/proc"
+    mount --rbind /dev "$chroot/dev"
+    for folder in "$root" "$library"; do
+      mkdir -p "$chroot$folder"
+      mount --bind "$folder" "$chroot$folder"
+    done
+    exec chroot "$chroot" env HOME=/root bash -c "cd \"\$1\" && shift && exec \"\$@\"" - "$root" "$@"
+  ' - "$CHROOT" "$ROOT" "${FULCRUM_LIBRARY_DIR:-$ROOT}" "$@"
+}
+
+build_library() {
+  local library
+  library=$(bash scripts/portable.sh)
+  FULCRUM_LIBRARY_DIR=$(cd "$(dirname "$library")" && pwd)
+  FULCRUM_CLI=$FULCRUM_LIBRARY_DIR/fulcrum
+  FULCRUM_MODEL=${FULCRUM_MODEL:-$ROOT/models/pocket.gguf}
+  export FULCRUM_LIBRARY_DIR FULCRUM_CLI FULCRUM_MODEL
+}
+
+sources() {
+  find "$PACKAGE" -name '*.swift' -not -path '*/Generated/*' -not -path '*/.build/*'
+}
+
+case "${1:-}" in
+  setup) have_swift || make_chroot ;;
+  test)
+    build_library
+    shift
+    swiftly swift test --package-path "$PACKAGE" --scratch-path "$SCRATCH/package" "$@"
+    ;;
+  consumer)
+    build_library
+    swiftly swift run --package-path "$PACKAGE/consumer" --scratch-path "$SCRATCH/consumer" consumer "$FULCRUM_MODEL"
+    ;;
+  lint)
+    # Word splitting is meant: no path here has a space.
+    # shellcheck disable=SC2046
+    swiftly swift format lint --strict --configuration "$PACKAGE/.swift-format" $(sources)
+    ;;
+  format)
+    # shellcheck disable=SC2046
+    swiftly swift format format --in-place --configuration "$PACKAGE/.swift-format" $(sources)
+    ;;
+  *)
+    echo 'usage: scripts/swift.sh setup|test|lint|format|consumer' >&2
+    exit 2
+    ;;
+esac
