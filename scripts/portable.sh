@@ -22,4 +22,4 @@ case "$target" in
   *-apple-*) name=libfulcrum_ffi.dylib ;;
   *) name=libfulcrum_ffi.so ;;
 esac
-echo "${CARGO_TARGET_DIR:-target}/$target/dist/$name"
+echo "$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/$target/dist/$name"

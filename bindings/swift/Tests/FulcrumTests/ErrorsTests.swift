@@ -56,6 +56,14 @@ final class ErrorsTests: XCTestCase {
         }
     }
 
+    func testATokenizerThatIsNoTokenizer() async throws {
+        let file = folder.appendingPathComponent("tokenizer.json")
+        try "{}".write(to: file, atomically: true, encoding: .utf8)
+        await assertFails(try await Model.load(path: Pocket.path, options: ModelOptions(tokenizer: file.path))) {
+            if case .tokenizer(_, let reason) = $0 { reason.contains(file.path) } else { false }
+        }
+    }
+
     func testATemplateThatIsNoTemplate() async throws {
         await assertFails(try await Model.load(path: Pocket.path, options: ModelOptions(chatTemplate: "{% if"))) {
             if case .template = $0 { true } else { false }
@@ -108,6 +116,36 @@ final class ErrorsTests: XCTestCase {
         let path = try changed("llama", to: "plamo")
         await assertFails(try await Model.load(path: path, options: ModelOptions(executor: .llamaCpp))) {
             if case .invalidModel(_, path, _) = $0 { true } else { false }
+        }
+    }
+
+    func testKernelsThatTheExecutorDoesNotHave() async throws {
+        let options = ModelOptions(executor: .llamaCpp, kernels: .own)
+        await assertFails(try await Model.load(path: Pocket.path, options: options)) {
+            if case .invalidOption(_, "kernels", _) = $0 { true } else { false }
+        }
+    }
+
+    func testWeightsThatAreNoNumbers() async throws {
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: Pocket.path))
+        // Scales of all bits are not a number.
+        let half = bytes.count / 2
+        bytes.replaceSubrange(half..., with: Data(repeating: 0xFF, count: bytes.count - half))
+        let file = folder.appendingPathComponent("damaged.gguf")
+        try bytes.write(to: file)
+        let session = try await Model.load(path: file.path, options: ModelOptions(kernels: .ggml)).session()
+        await assertFails(try await session.respond(to: "Hello!")) {
+            if case .backend(_, "sampling", _) = $0 { true } else { false }
+        }
+        XCTAssertEqual(session.metrics.failed, 1)
+        XCTAssertEqual(session.history, [])
+    }
+
+    func testARuleThatIsBroken() async {
+        // Nothing in this package breaks one.
+        let misuse = NativeError.Misuse(detail: "finish: it ended before", operation: "finish", reason: "it ended before")
+        await assertFails(try translated { throw misuse }) {
+            if case .misuse(_, "finish", _) = $0 { true } else { false }
         }
     }
 }

@@ -68,6 +68,14 @@ final class LoadingTests: XCTestCase {
         XCTAssertEqual(session.history[1].toolCalls, [call])
     }
 
+    func testATokenizerBesideTheModelIsAsGoodAsItsOwn() async throws {
+        let text = "What can you do for me, 🙂?"
+        let options = ModelOptions(kernels: .own, tokenizer: Pocket.tokenizerPath)
+        let tokens = try await Model.load(path: Pocket.path, options: options).tokenize(text)
+        let own = try await Pocket.model.tokenize(text)
+        XCTAssertEqual(tokens, own)
+    }
+
     func testTheLogIsTold() async throws {
         let lines = Collected<LogLine>()
         Log.setHandler(level: .debug) { lines.append($0) }

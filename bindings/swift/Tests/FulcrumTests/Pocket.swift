@@ -6,6 +6,8 @@ import XCTest
 /// What the tests run on: the bundled model, loaded once, and the command line that answers next to it.
 enum Pocket {
     static let path = setting("FULCRUM_MODEL")
+    static let draftPath = path.replacingOccurrences(of: ".gguf", with: "-draft.gguf")
+    static let tokenizerPath = path.replacingOccurrences(of: ".gguf", with: "-tokenizer.json")
 
     /// On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do.
     private static let loading = Task { try await Model.load(path: path, options: ModelOptions(threads: 1)) }
@@ -26,12 +28,30 @@ enum Pocket {
         return GenerationOptions(sampler: SamplerSettings(logitBias: bias))
     }
 
+    /// One token again and again, in steps of one, until somebody stops it.
+    static func monotone() async throws -> GenerationOptions {
+        let bias = LogitBias(token: try await model.tokenize("calendar")[0], bias: 1000)
+        return GenerationOptions(sampler: SamplerSettings(logitBias: [bias]), drafting: .off)
+    }
+
+    /// Bytes of that token.
+    static func monotoneBytes() async throws -> Int {
+        var twice = try await monotone()
+        twice.maxTokens = 2
+        return try await model.session().respond(to: "Hello!", options: twice).utf8.count / 2
+    }
+
+    /// The most bytes that wait for a loop: a full buffer, and the token that filled it.
+    static func waitingBytes() async throws -> Int {
+        try await 1023 + monotoneBytes()
+    }
+
     /// What `fulcrum generate` answers.
-    static func commandLine(_ arguments: String...) throws -> String {
+    static func commandLine(_ arguments: [String], model: String = path) throws -> String {
         let process = Process()
         let output = Pipe()
         process.executableURL = URL(fileURLWithPath: setting("FULCRUM_CLI"))
-        process.arguments = ["generate", "--model", path] + arguments
+        process.arguments = ["generate", "--model", model] + arguments
         process.standardOutput = output
         try process.run()
         let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
@@ -45,6 +65,13 @@ enum Pocket {
         let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
         let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") } ?? ""
         return (Int(line.filter(\.isNumber)) ?? 0) * 1024
+    }
+
+    /// Sessions that are alive, by their worker threads.
+    static func sessions() throws -> Int {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").count { thread in
+            (try? String(contentsOfFile: "/proc/self/task/\(thread)/comm", encoding: .utf8)) == "fulcrum session\n"
+        }
     }
 
     private static func setting(_ name: String) -> String {

@@ -55,6 +55,14 @@ class ErrorsTest {
     }
 
     @Test
+    fun `a tokenizer that is no tokenizer`() =
+        runTest {
+            val file = folder.resolve("tokenizer.json").toFile().apply { writeText("{}") }
+            val error = failing<FulcrumException.Tokenizer> { Model.load(Pocket.path, ModelOptions(tokenizer = file.path)) }
+            assertTrue(file.path in error.reason, error.reason)
+        }
+
+    @Test
     fun `a template that is no template`() =
         runTest {
             failing<FulcrumException.Template> { Model.load(Pocket.path, ModelOptions(chatTemplate = "{% if")) }
@@ -113,4 +121,35 @@ class ErrorsTest {
             val path = changed("llama", "plamo")
             assertEquals(path, failing<FulcrumException.InvalidModel> { Model.load(path, options) }.path)
         }
+
+    @Test
+    fun `kernels that the executor does not have`() =
+        runTest {
+            val options = ModelOptions(executor = ExecutorChoice.LLAMA_CPP, kernels = Kernels.OWN)
+            assertEquals("kernels", failing<FulcrumException.InvalidOption> { Model.load(Pocket.path, options) }.option)
+        }
+
+    @Test
+    fun `weights that are no numbers`() =
+        runTest {
+            val file = folder.resolve("damaged.gguf").toFile()
+            val bytes = File(Pocket.path).readBytes()
+            // Scales of all bits are not a number.
+            bytes.fill(-1, bytes.size / 2)
+            file.writeBytes(bytes)
+            Model.load(file.path, ModelOptions(kernels = Kernels.GGML)).use { model ->
+                model.session { session ->
+                    assertEquals("sampling", failing<FulcrumException.Backend> { session.respond("Hello!") }.operation)
+                    assertEquals(1, session.metrics.failed)
+                    assertEquals(emptyList<Message>(), session.history)
+                }
+            }
+        }
+
+    @Test
+    fun `a rule that is broken`() {
+        // Nothing in this package breaks one.
+        val misuse = NativeException.Misuse("finish: it ended before", "finish", "it ended before")
+        assertEquals("finish", failing<FulcrumException.Misuse> { translated { throw misuse } }.operation)
+    }
 }

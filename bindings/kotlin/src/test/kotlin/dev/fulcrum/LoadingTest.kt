@@ -96,6 +96,15 @@ class LoadingTest {
         }
 
     @Test
+    fun `a tokenizer beside the model is as good as its own`() =
+        runTest {
+            val text = "What can you do for me, 🙂?"
+            Model.load(Pocket.path, ModelOptions(tokenizer = Pocket.tokenizerPath, kernels = Kernels.OWN)).use {
+                assertEquals(Pocket.model.tokenize(text), it.tokenize(text))
+            }
+        }
+
+    @Test
     fun `the log is told`() =
         runTest {
             val lines = ConcurrentLinkedQueue<LogLine>()

@@ -9,6 +9,10 @@ import java.io.File
 internal object Pocket {
     val path: String = setting("fulcrum.model")
 
+    val draftPath: String = path.replace(".gguf", "-draft.gguf")
+
+    val tokenizerPath: String = path.replace(".gguf", "-tokenizer.json")
+
     /** On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do. */
     val model: Model by lazy { runBlocking { Model.load(path, ModelOptions(threads = 1)) } }
 
@@ -18,12 +22,30 @@ internal object Pocket {
         GenerationOptions(sampler = SamplerSettings(logitBias = ends.distinct().map { LogitBias(it, Float.NEGATIVE_INFINITY) }))
     }
 
+    /** One token again and again, in steps of one, until somebody stops it. */
+    val monotone: GenerationOptions by lazy {
+        val bias = LogitBias(model.tokenize("calendar").first(), 1000f)
+        GenerationOptions(sampler = SamplerSettings(logitBias = listOf(bias)), drafting = Drafting.Off)
+    }
+
+    /** Bytes of that token. */
+    val monotoneBytes: Int by lazy {
+        val twice = runBlocking { model.session { it.respond("Hello!", monotone.copy(maxTokens = 2)) } }
+        twice.encodeToByteArray().size / 2
+    }
+
+    /** The most bytes that wait for a collector: a full buffer, and the token that filled it. */
+    val waitingBytes: Int by lazy { 1023 + monotoneBytes }
+
     fun short(tokens: Int = 24): GenerationOptions = GenerationOptions(maxTokens = tokens)
 
     /** What `fulcrum generate` answers. */
-    fun commandLine(vararg arguments: String): String {
+    fun commandLine(
+        vararg arguments: String,
+        model: String = path,
+    ): String {
         val process =
-            ProcessBuilder(setting("fulcrum.cli"), "generate", "--model", path, *arguments)
+            ProcessBuilder(setting("fulcrum.cli"), "generate", "--model", model, *arguments)
                 .redirectError(ProcessBuilder.Redirect.INHERIT)
                 .start()
         val text = process.inputStream.readBytes().decodeToString()
