@@ -1,28 +1,36 @@
 #!/usr/bin/env bash
-# A model larger than memory, streamed and mapped, under the same limits: scripts/bench-flash.sh MODEL PROMPT [options]
+# A model larger than memory, streamed and mapped, under the same limits: scripts/bench-flash.sh MODEL WORKLOAD... -- [options]
 #
-#   --memory SIZE     memory, page cache included, and the budget of the model but for a tenth [default: 768M]
+#   --memory SIZE     memory, page cache included; the budget of the model is nine tenths of it [default: 768M]
 #   --read-bps RATE   the disk [default: 500M]
 #   --draft FILE      a draft model
-#   -n N              tokens [default: 16]
-#   --only LIST       of: llama.cpp plain chain auto [default: all]
+#   --limit N         prompts of each workload [default: 1]
+#   -n N              tokens of an answer at most [default: 16]
+#   --ctx N           tokens of context [default: 1408]
+#   --modes LIST      as of fulcrum bench [default: llama,off,chain:8,auto]
 #
-# PROMPT is a file. Needs root and control groups (scripts/with-limits.sh), and a release build. The prepared file is made first,
-# without limits. Every run begins with a cold cache. What is printed: tokens per second of decoding, tokens per pass, GB read per pass,
-# the share of reading that computing did not wait for, peak resident set; and after each what the limits saw.
+# A WORKLOAD is a file of prompts (models/workloads). Needs root and control groups (scripts/with-limits.sh), python3, and a
+# release build. The prepared file is made first, without limits. Every mode is a process of its own, with cold caches and under the same
+# limits, with a Q8_0 cache. What is printed: tokens per second by workload, their geometric mean and what it is to the others', what a pass read, the share of
+# reading that computing did not wait for, predicted against measured time of passes, the peak of memory that was charged.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-model=${1:?MODEL} prompt=${2:?PROMPT}
-shift 2
-memory=768M bps=500M draft=() n=16 only='llama.cpp plain chain auto'
+model=${1:?MODEL}
+shift
+workloads=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do workloads+=("$1") && shift; done
+[ $# -eq 0 ] || shift
+memory=768M bps=500M draft=() limit=1 n=16 ctx=1408 modes=llama,off,chain:8,auto
 while [ $# -gt 0 ]; do
   case $1 in
     --memory) memory=$2 ;;
     --read-bps) bps=$2 ;;
     --draft) draft=(--draft "$2") ;;
+    --limit) limit=$2 ;;
     -n) n=$2 ;;
-    --only) only=$2 ;;
+    --ctx) ctx=$2 ;;
+    --modes) modes=$2 ;;
     *)
       echo "bench-flash: unknown option $1" >&2
       exit 2
@@ -32,35 +40,38 @@ while [ $# -gt 0 ]; do
 done
 fulcrum=${CARGO_TARGET_DIR:-target}/release/fulcrum
 budget=$(awk -v size="$memory" 'BEGIN { printf "%d%s", size * (size ~ /G$/ ? 921 : 0.9), size ~ /G$/ ? "M" : substr(size, length(size)) }')
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
 
-run() {
-  local name=$1 json
-  shift
-  json=$(scripts/with-limits.sh --memory "$memory" --read-bps "$bps" --disk "$model" --cold "$model" -- \
-    "$fulcrum" generate -m "$model" -f "$prompt" -n "$n" --temp 0 --ctx 512 --json "$@")
-  awk -v name="$name" -v json="$json" '
-    function number(key,  at) {
-      at = match(json, "\"" key "\":[0-9.e+-]+")
-      return at ? substr(json, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 : 0
-    }
-    BEGIN {
-      split(json, part, "\"decode_flash\":")
-      passes = number("target_passes"); rate = number("decode_tokens_per_s"); length_ = number("accepted_length")
-      rss = number("peak_rss_bytes"); json = part[2]
-      bytes = number("bytes"); busy = number("busy_s"); stalled = number("stalled_s")
-      printf "%-10s %8.3f tokens/s %6.2f per pass %7.3f GB/pass overlap %5.2f peak %5.0f MB\n", name, rate, length_, \
-        passes ? bytes / passes / 1e9 : 0, busy ? 1 - stalled / busy : 0, rss / 1e6
-    }'
-}
-
-"$fulcrum" plan "$model" --memory-budget "$budget" --ctx 512
-"$fulcrum" generate -m "$model" -p x --raw -n 1 --ctx 512 --memory-budget "$budget" >/dev/null
-for name in $only; do
-  case $name in
-    llama.cpp) run llama.cpp --executor llama.cpp --drafting off ;;
-    plain) run plain --memory-budget "$budget" --drafting off ;;
-    chain) run chain --memory-budget "$budget" --drafting chain:8 "${draft[@]}" ;;
-    auto) run auto --memory-budget "$budget" "${draft[@]}" ;;
-    *) echo "bench-flash: nothing is called $name" >&2 && exit 2 ;;
-  esac
+same=(--ctx "$ctx" --kv-type q8_0)
+"$fulcrum" plan "$model" "${same[@]}" "${draft[@]}" --memory-budget "$budget"
+"$fulcrum" generate -m "$model" -p x --raw -n 1 "${same[@]}" --memory-budget "$budget" >/dev/null
+for mode in ${modes//,/ }; do
+  own=(--memory-budget "$budget" "${draft[@]}")
+  [ "$mode" != llama ] || own=()
+  scripts/with-limits.sh --memory "$memory" --read-bps "$bps" --disk "$model" --cold "$model" -- \
+    "$fulcrum" bench -m "$model" --workload "${workloads[@]}" --limit "$limit" -n "$n" --modes "$mode" "${same[@]}" --rounds 1 --cold --json "${own[@]}" \
+    >"$results/$mode.json" 2>"$results/$mode.err" || { cat "$results/$mode.err" >&2 && exit 1; }
 done
+python3 - "$results" "$modes" <<'END'
+import json, math, re, sys
+from pathlib import Path
+
+folder, modes = Path(sys.argv[1]), sys.argv[2].split(",")
+means = {}
+for mode in modes:
+    rows = json.loads((folder / f"{mode}.json").read_text())["rows"]
+    peak = re.search(r"peak memory (\d+) .*, (\w+) processes", (folder / f"{mode}.err").read_text())
+    means[mode] = math.exp(sum(math.log(row["decode_tokens_per_s"]) for row in rows) / len(rows))
+    speeds = " ".join(f"{row['workload']} {row['decode_tokens_per_s']:.3f}" for row in rows)
+    ratios = " ".join(f"{means[mode] / mean:.2f}x {name}" for name, mean in means.items() if name != mode)
+    print(f"{mode:8} {speeds} | mean {means[mode]:.3f} tokens/s {ratios}")
+    flash = [row["flash"] for row in rows if row["flash"]]
+    if flash:
+        mean = lambda key: sum(f[key] for f in flash) / len(flash)
+        length = sum(row["accepted_length"] for row in rows) / len(rows)
+        predicted = " ".join(f"{row['predicted_over_measured']:.2f}" for row in rows)
+        print(f"{'':8} {length:.2f} tokens per pass, {mean('gb_per_pass'):.3f} GB per pass at {mean('gb_per_s'):.3f} GB/s, overlap {mean('overlap'):.2f}, predicted/measured {predicted}")
+    if peak:
+        print(f"{'':8} peak of charged memory {int(peak[1]) / 1e6:.0f} MB, {peak[2]} processes killed")
+END

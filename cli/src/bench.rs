@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::loading::{self, Loaded};
 use crate::output;
 use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
-use fulcrum::{ErrorKind, MemoryBudget};
+use fulcrum::{ErrorKind, KvType, MemoryBudget};
 use indicatif::ProgressBar;
 use measure::{Contestant, Figures, Load, measure};
 use mode::Mode;
@@ -59,6 +59,12 @@ pub(crate) struct Bench {
     /// Tokens of an answer at most
     #[arg(short = 'n', long, value_name = "N", requires = "workload", default_value = "128")]
     max_tokens: NonZeroUsize,
+    /// Context length in tokens, with --workload [default: what the model was trained for, at most 4096]
+    #[arg(long, value_name = "TOKENS", requires = "workload")]
+    ctx: Option<NonZeroUsize>,
+    /// How keys and values are cached: f16 or q8_0 [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    kv_type: Option<KvType>,
     /// Whose kernels multiply in the staged executor: auto, own or ggml [default: auto]
     #[arg(long, value_name = "NAME")]
     kernels: Option<Kernels>,
@@ -68,6 +74,9 @@ pub(crate) struct Bench {
     /// Memory that the staged executor may take: bytes (600M, 1.5G) or a share of what is free (40%) [default: unlimited]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<MemoryBudget>,
+    /// Begin at once: no answer that does not count, no measurement of reading memory, which would take a lot of it
+    #[arg(long, requires = "workload")]
+    cold: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -127,6 +136,7 @@ impl Bench {
             let options = ModelOptions {
                 context_length: Some(n_cells),
                 threads: self.threads.map(Into::into),
+                kv_type: self.kv_type.unwrap_or_default(),
                 executor: choice,
                 memory_budget: match choice {
                     ExecutorChoice::LlamaCpp => MemoryBudget::Unlimited,

@@ -2,10 +2,10 @@
 
 use clap::{Args, ValueEnum};
 use fulcrum::Drafting;
-use fulcrum::MemoryBudget;
 use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
+use fulcrum::{KvType, MemoryBudget};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -25,6 +25,9 @@ pub(crate) struct Loading {
     /// Context length in tokens [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "TOKENS")]
     ctx: Option<NonZeroUsize>,
+    /// How keys and values are cached: f16, or q8_0 for half the memory and slightly different text [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    kv_type: Option<KvType>,
     /// CPU threads [default: the performance cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -62,6 +65,7 @@ impl Loading {
     pub(crate) fn options(&self) -> ModelOptions {
         ModelOptions {
             context_length: self.ctx.map(Into::into),
+            kv_type: self.kv_type.unwrap_or_default(),
             threads: self.threads.map(Into::into),
             memory_budget: self.memory_budget.unwrap_or_default(),
             cache_dir: self.cache_dir.clone(),

@@ -38,22 +38,30 @@ fn load(path: &Path) -> Model {
 
 const TEXT: &str = "the hellos and the things he used there, and then the hellos and the things he used there again. ";
 
+/// Two steps on a phone, in the words the pocket model was trained on: its answers quote the screen.
+const SCREENS: [&str; 2] = [
+    "Control this phone. My goal: Send a message to \"Helor Garvane\" saying \"I need a place to live.\".\nScreen: Home\n + \
+     \"Notes #1\" / app\n + \"Maps #2\" / app\n + \"Music #3\" / app\n + \"Messages #4\" / app\n + \"Camera #5\" / app",
+    "Screen: Messages\n + \"Helor Garvane #1\" / item\n + \"Tota Darrick #2\" / item\n + \"Sort #3\" / button\n + \"Back #4\" / \
+     button",
+];
+
 /// Two answers of a new session.
-fn answers(model: &Model, drafting: Drafting, sampler: &SamplerSettings) -> [Response; 2] {
+fn answers(model: &Model, prompts: [&str; 2], drafting: Drafting, sampler: &SamplerSettings) -> [Response; 2] {
     let session = model.session(SessionOptions { context_length: Some(1024), ..Default::default() }).unwrap();
     session.add_context(TEXT).unwrap();
     let options = GenerationOptions { sampler: sampler.clone(), max_tokens: Some(64), drafting, ..Default::default() };
-    [TEXT.repeat(2), "and the things again".to_owned()].map(|prompt| session.respond_with(&prompt, &options).unwrap())
+    prompts.map(|prompt| session.respond_with(prompt, &options).unwrap())
 }
 
 /// Compares all ways of drafting with plain decoding, greedy and sampled; returns rows drafted and tokens accepted.
-fn compare(model: &Model, name: &str) -> (u64, u64) {
+fn compare(model: &Model, prompts: [&str; 2], name: &str) -> (u64, u64) {
     let warm = SamplerSettings { temperature: 1.0, seed: Some(7), ..Default::default() };
     let (mut drafted, mut accepted) = (0, 0);
     for sampler in [SamplerSettings::default(), warm] {
-        let plain = answers(model, Drafting::Off, &sampler);
+        let plain = answers(model, prompts, Drafting::Off, &sampler);
         for drafting in [Drafting::Auto, Drafting::Context, Drafting::Chain { n: 4 }, Drafting::Chain { n: 15 }] {
-            let answers = answers(model, drafting, &sampler);
+            let answers = answers(model, prompts, drafting, &sampler);
             for (answer, plain) in answers.iter().zip(&plain) {
                 assert_eq!(answer.tokens, plain.tokens, "{name}, {drafting}, temperature {}", sampler.temperature);
                 assert_eq!((&answer.text, answer.finish_reason), (&plain.text, plain.finish_reason));
@@ -73,7 +81,7 @@ fn random_models_say_the_same_with_every_way_of_drafting() {
             let options = random_model::ModelOptions::new(family).weights(weights);
             let name = format!("{family:?}-{weights:?}");
             let file = File::write(&name, &random_model(family, &options).write());
-            let (drafted, _) = compare(&load(&file.0), &name);
+            let (drafted, _) = compare(&load(&file.0), [&TEXT.repeat(2), "and the things again"], &name);
             assert!(drafted > 200, "{name}: hardly anything was drafted: {drafted}");
         }
     }
@@ -82,7 +90,7 @@ fn random_models_say_the_same_with_every_way_of_drafting() {
 #[test]
 fn a_model_that_makes_sense_says_the_same_with_every_way_of_drafting() {
     let Some(path) = common::model("a_model_that_makes_sense_says_the_same_with_every_way_of_drafting") else { return };
-    let (drafted, accepted) = compare(&load(&path), "the test model");
+    let (drafted, accepted) = compare(&load(&path), SCREENS, "the test model");
     assert!(drafted > 50 && accepted > 0, "of {drafted} drafted rows {accepted} were accepted");
 }
 
@@ -92,9 +100,9 @@ fn a_draft_model_of_the_same_family_says_the_same_and_is_believed() {
     let (Some(target), Some(draft)) = (common::model(test), common::draft_model(test)) else { return };
     let options = ModelOptions { threads: Some(1), draft_model: Some(draft), ..ModelOptions::default() };
     let model = Model::load(&target, options).unwrap();
-    let (drafted, accepted) = compare(&model, "the pocket pair");
+    let (drafted, accepted) = compare(&model, SCREENS, "the pocket pair");
     assert!(drafted > 50 && accepted > 0, "of {drafted} drafted rows {accepted} were accepted");
-    let chain = answers(&model, Drafting::Chain { n: 4 }, &SamplerSettings::default());
+    let chain = answers(&model, SCREENS, Drafting::Chain { n: 4 }, &SamplerSettings::default());
     assert!(chain.iter().all(|answer| answer.metrics.accepted_by.model > 0), "{:?}", chain[0].metrics);
 }
 

@@ -45,7 +45,7 @@ def draw(histories: dict[str, list[dict]], step_tokens: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--runs", nargs="+", default=["main", "second", "third"], help="the target's runs, in order")
+    parser.add_argument("--runs", nargs="+", default=["main", "second", "third", "last"], help="the target's runs, in order")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     history = lambda names: [p for n in names if (arguments.work / f"{n}.pt").exists() for p in torch.load(arguments.work / f"{n}.pt", weights_only=True)["history"]]

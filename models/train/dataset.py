@@ -2,6 +2,9 @@
 
 The loss of the answers counts fully; prompts count little, because most of what stands in them was drawn at
 random and cannot be predicted, and free chat counts more, because it is where English is learnt.
+
+Some answers in free chat stutter: a few tokens stand there several times, and what is learnt is how to go on behind them. A model
+that has seen only sound text copies its own slip for ever once it has made one.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from entities import TRAIN
 PROMPT_WEIGHT = {"chat": 0.5}
 DEFAULT_PROMPT_WEIGHT = 0.1
 WEIGHT_STEPS = 10
+STUTTER_UNIT, STUTTER_TIMES = 3, 4
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class Ids:
 class Encoder:
     """Renders conversations exactly as the chat template in the GGUF does."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, stutter: float = 0.0, rng: random.Random | None = None):
+        """A share `stutter` of the answers in free chat stutters."""
         self.tokenizer, self.ids = tokenizer, Ids.of(tokenizer)
+        self.stutter, self.rng = stutter, rng or random.Random(0)
         self.roles = {r: tokenizer.encode(r).ids for r in ("system", "user", "assistant")}
 
     def prompt(self, messages: list[dict]) -> list[int]:
@@ -65,9 +71,20 @@ class Encoder:
             answer = message["role"] == "assistant"
             head = [self.ids.start, *self.roles[message["role"]], self.ids.newline]
             body = self.encode(message["content"]) + [self.ids.end]
+            body_weights = [WEIGHT_STEPS if answer else prompt_weight] * len(body)
+            if answer and example["task"] == "chat" and self.rng.random() < self.stutter:
+                body, body_weights = self.stuttered(body, body_weights)
             ids += head + body + [self.ids.newline]
-            weights += [1] * len(head) + [WEIGHT_STEPS if answer else prompt_weight] * len(body) + [1]
+            weights += [1] * len(head) + body_weights + [1]
         return ids + [self.ids.end_of_text], weights + [1]
+
+
+    def stuttered(self, body: list[int], weights: list[int]) -> tuple[list[int], list[int]]:
+        """`body` with a few of its tokens repeated; the repeated ones are read and not learnt."""
+        unit = self.rng.randint(1, min(STUTTER_UNIT, len(body)))
+        end = self.rng.randint(unit, len(body))
+        more = body[end - unit : end] * self.rng.randint(1, STUTTER_TIMES)
+        return body[:end] + more + body[end:], weights[:end] + [0] * len(more) + weights[end:]
 
 
 def pack(examples, rows: int, n_rows: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,6 +115,7 @@ def build_phase(name: str, tokens: int, encoder: Encoder, pool: list[list[dict]]
     """All rows of a phase, in training order."""
     phase = mixture.PHASES[name]
     rng = random.Random(f"{seed}-{name}")
+    encoder.stutter, encoder.rng = phase.stutter, rng
     stream = (encoder.example(mixture.draw(rng, pool, phase.shares, *phase.context)) for _ in iter(int, 1))
     return pack(stream, phase.rows, max(1, int(tokens * phase.share) // phase.rows), encoder.ids.end_of_text)
 

@@ -14,6 +14,7 @@ warm_tokens=${WARM_TOKENS:-3000000}
 tokens=${TOKENS:-32000000}
 second_tokens=${SECOND_TOKENS:-3600000}
 third_tokens=${THIRD_TOKENS:-1700000}
+last_tokens=${LAST_TOKENS:-2600000}
 draft_tokens=${DRAFT_TOKENS:-3200000}
 export OMP_NUM_THREADS=1
 mkdir -p "$work"
@@ -29,7 +30,9 @@ nice -n 19 "$python" "$here/train.py" target $common --name main --tokens "$toke
 nice -n 19 "$python" "$here/train.py" target $common --name second --start "$work/main.pt" --tokens "$second_tokens" --seed 2 --peak 0.5
 # shellcheck disable=SC2086
 nice -n 19 "$python" "$here/train.py" target $common --name third --start "$work/second.pt" --tokens "$third_tokens" --seed 3 --peak 0.4
-"$python" "$here/average.py" "$work/target.pt" "$work/main.pt" "$work/second.pt" "$work/third.pt"
+# shellcheck disable=SC2086
+nice -n 19 "$python" "$here/train.py" last $common --start "$work/third.pt" --tokens "$last_tokens" --seed 4 --peak 0.5
+"$python" "$here/average.py" "$work/target.pt" "$work/main.pt" "$work/second.pt" "$work/third.pt" "$work/last.pt"
 # shellcheck disable=SC2086
 nice -n 19 "$python" "$here/train.py" draft $common --tokens "$draft_tokens"
 "$python" "$here/export.py" "$work/target.pt" "$models/pocket.gguf" --tokenizer "$tokenizer" --name "Pocket"

@@ -15,22 +15,24 @@ from entities import HELD, TRAIN
 
 @dataclass(frozen=True)
 class Phase:
-    """`shares` are shares of examples; `context` is the range of context sizes in tokens."""
+    """`shares` are shares of examples; `context` is the range of context sizes in tokens; `stutter` the share of answers that do."""
 
     rows: int
     share: float
     shares: dict[str, float]
     context: tuple[int, int]
+    stutter: float = 0.0
 
 
 TOKENIZER_MIX = {"chat": 0.45, "rag": 0.25, "summary": 0.1, "ui": 0.12, "reply": 0.08}
 WARM = {"w": Phase(512, 1.0, {"chat": 0.30, "rag": 0.38, "summary": 0.08, "ui": 0.08, "reply": 0.08, "copy": 0.08}, (50, 240))}
 MAIN = {
     "a": Phase(512, 0.02, {"chat": 0.18, "rag": 0.36, "ui": 0.08, "reply": 0.12, "copy": 0.16, "summary": 0.10}, (40, 120)),
-    "b": Phase(512, 0.38, {"chat": 0.20, "rag": 0.50, "summary": 0.11, "ui": 0.08, "reply": 0.09, "copy": 0.02}, (60, 300)),
-    "c": Phase(2048, 0.60, {"chat": 0.22, "rag": 0.48, "summary": 0.10, "ui": 0.08, "reply": 0.12}, (60, 1500)),
+    "b": Phase(512, 0.38, {"chat": 0.20, "rag": 0.50, "summary": 0.11, "ui": 0.08, "reply": 0.09, "copy": 0.02}, (60, 300), 0.3),
+    "c": Phase(2048, 0.60, {"chat": 0.22, "rag": 0.48, "summary": 0.10, "ui": 0.08, "reply": 0.12}, (60, 1500), 0.3),
 }
-PHASES = WARM | MAIN
+LAST = {"d": Phase(512, 1.0, {"chat": 0.70, "rag": 0.16, "summary": 0.04, "ui": 0.04, "reply": 0.06}, (60, 400), 0.3)}
+PHASES = WARM | MAIN | LAST
 
 
 def draw(rng: random.Random, pool: list[list[dict]], shares: dict[str, float], low: int, high: int, entities: str = TRAIN, templates: str = TRAIN) -> dict:

@@ -80,7 +80,7 @@ def save(path: Path, optimizer: Optimizer, step: int, history: list[dict], confi
     os.replace(partial, path)
 
 
-SEEN = {"warm": ["w"], "target": ["a", "b", "c"], "draft": ["c"]}
+SEEN = {"warm": ["w"], "target": ["a", "b", "c"], "draft": ["c"], "last": ["d"]}
 
 
 def load_phases(arguments: argparse.Namespace) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -8,7 +8,8 @@ use super::workload::Workload;
 use crate::failure::{Failure, Result};
 use crate::loading;
 use crate::output;
-use fulcrum::model::{ExecutorChoice, Model, ModelOptions};
+use fulcrum::MemoryBudget;
+use fulcrum::model::{ExecutorChoice, Kernels, Model, ModelOptions};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::io::{self, IsTerminal};
@@ -20,11 +21,13 @@ struct Report {
     model: PathBuf,
     draft: Option<PathBuf>,
     threads: usize,
-    /// Of plain reading, GB/s, before and after.
-    read_gb_per_s: [f64; 2],
+    /// Of plain reading, GB/s, before and after; none when begun cold.
+    read_gb_per_s: Option<[f64; 2]>,
     prompts: usize,
     max_tokens: usize,
     rounds: usize,
+    /// The process's largest resident set.
+    peak_rss_bytes: Option<u64>,
     /// A line per workload and mode.
     rows: Vec<Line>,
     /// Over the workloads.
@@ -51,8 +54,9 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
     let rules = Rules { max_tokens: bench.max_tokens.into(), rounds: bench.rounds.into() };
     let contestants = contestants(bench)?;
     let threads = bench.threads.map_or_else(ModelOptions::default_threads, Into::into);
-    let before = read_bandwidth(threads);
-    for contestant in &contestants {
+    let read = || (!bench.cold).then(|| read_bandwidth(threads));
+    let before = read();
+    for contestant in contestants.iter().filter(|_| !bench.cold) {
         contestant.warm_up(&workloads[0], rules.max_tokens)?;
     }
     let prompts: usize = workloads.iter().map(|workload| workload.prompts.len()).sum();
@@ -67,10 +71,11 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         model: bench.model.clone(),
         draft: bench.draft.clone(),
         threads,
-        read_gb_per_s: [before, read_bandwidth(threads)],
+        read_gb_per_s: before.zip(read()).map(<[f64; 2]>::from),
         prompts,
         max_tokens: rules.max_tokens,
         rounds: rules.rounds,
+        peak_rss_bytes: rows.iter().filter_map(|row| row.peak_rss_bytes).max(),
         geometric_means: contestants.iter().map(|contestant| means(&contestant.mode.to_string(), &rows)).collect(),
         rows,
     };
@@ -81,14 +86,21 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
 /// Each mode with a model of its own over weights that are loaded once per executor.
 fn contestants(bench: &Bench) -> Result<Vec<Contestant>> {
     let options = ModelOptions {
+        context_length: bench.ctx.map(Into::into),
+        kv_type: bench.kv_type.unwrap_or_default(),
         threads: bench.threads.map(Into::into),
         kernels: bench.kernels.unwrap_or_default(),
         draft_model: bench.draft.clone(),
         memory_budget: bench.memory_budget.unwrap_or_default(),
         ..ModelOptions::default()
     };
-    let llama =
-        ModelOptions { threads: options.threads, executor: ExecutorChoice::LlamaCpp, ..ModelOptions::default() };
+    let llama = ModelOptions {
+        executor: ExecutorChoice::LlamaCpp,
+        kernels: Kernels::Auto,
+        draft_model: None,
+        memory_budget: MemoryBudget::Unlimited,
+        ..options.clone()
+    };
     let is_wanted = |wanted: fn(&Mode) -> bool| bench.modes.iter().any(wanted);
     let own = is_wanted(|mode| *mode != Mode::LlamaCpp).then(|| loading::load(&bench.model, options)).transpose()?;
     let llama = is_wanted(|mode| *mode == Mode::LlamaCpp).then(|| loading::load(&bench.model, llama)).transpose()?;
@@ -123,9 +135,9 @@ fn means(name: &str, rows: &[Line]) -> Means {
 }
 
 fn table(report: &Report) -> String {
-    let [before, after] = report.read_gb_per_s;
+    let read = report.read_gb_per_s.map_or_else(String::new, |[a, b]| format!("; plain read {a:.1} and {b:.1} GB/s"));
     let mut text = format!(
-        "{} prompts, at most {} tokens each, median of {} rounds, {} threads; plain read {before:.1} and {after:.1} GB/s\n\
+        "{} prompts, at most {} tokens each, median of {} rounds, {} threads{read}\n\
          {:<10} {:<9} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} | {:>6} {:>6} {:>6} {:>6} {:>6} | {:>9} {:>6}\n",
         report.prompts,
         report.max_tokens,
@@ -168,6 +180,18 @@ fn table(report: &Report) -> String {
             row.predicted_over_measured,
             row.different.map_or_else(|| "-".to_owned(), |n| n.to_string()),
         ));
+    }
+    for row in &report.rows {
+        if let Some(flash) = &row.flash {
+            text.push_str(&format!(
+                "{:<10} {:<9} {:.3} GB read per pass at {:.2} GB/s, {:.0} % of it behind computing\n",
+                row.workload,
+                row.name,
+                flash.gb_per_pass,
+                flash.gb_per_s,
+                flash.overlap * 100.0
+            ));
+        }
     }
     for mean in &report.geometric_means {
         text.push_str(&format!(

@@ -61,6 +61,20 @@ pub(crate) struct Line {
     pub(crate) predicted_over_measured: f64,
     /// Answers with other tokens than plain decoding's.
     pub(crate) different: Option<usize>,
+    /// What decoding read from flash; none if it read nothing.
+    pub(crate) flash: Option<FlashLine>,
+    /// The process's largest resident set so far.
+    pub(crate) peak_rss_bytes: Option<u64>,
+}
+
+/// What a mode read from flash while decoding.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct FlashLine {
+    pub(crate) gb_per_pass: f64,
+    /// While something was being read.
+    pub(crate) gb_per_s: f64,
+    /// Share of the reading time during which computing did not wait, in [0, 1].
+    pub(crate) overlap: f64,
 }
 
 /// Answers all prompts with all contestants. `done` is told after every prompt.
@@ -159,7 +173,16 @@ fn line(mode: Mode, answers: &[Answer], plain: Option<&[Answer]>, llama: Option<
         sample_share: sum(|m| m.sample_s) / seconds,
         predicted_over_measured: sum(|m| m.predicted_s) / sum(|m| m.decode_s - m.draft_s),
         different: None,
+        flash: flash(answers),
+        peak_rss_bytes: answers.iter().filter_map(|a| a.metrics.peak_rss_bytes).max(),
     }
+}
+
+fn flash(answers: &[Answer]) -> Option<FlashLine> {
+    let sum = |figure: fn(&GenerationMetrics) -> f64| answers.iter().map(|a| figure(&a.metrics)).sum::<f64>();
+    let (gb, busy) = (sum(|m| m.decode_flash.bytes as f64 / 1e9), sum(|m| m.decode_flash.busy_s));
+    let overlap = 1.0 - sum(|m| m.decode_flash.stalled_s) / busy;
+    (busy > 0.0).then(|| FlashLine { gb_per_pass: gb / sum(|m| m.target_passes as f64), gb_per_s: gb / busy, overlap })
 }
 
 /// None of no values.

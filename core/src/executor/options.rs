@@ -28,6 +28,21 @@ impl KvType {
     }
 }
 
+impl FromStr for KvType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f16" => Ok(Self::F16),
+            "q8_0" => Ok(Self::Q8_0),
+            _ => {
+                Err(ErrorKind::InvalidOption { option: "kv_type", reason: format!("`{name}` must be f16 or q8_0") }
+                    .into())
+            }
+        }
+    }
+}
+
 /// Whose kernels multiply on the CPU and attend over the cache, in the staged executor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

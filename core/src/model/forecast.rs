@@ -20,7 +20,7 @@ use crate::residency::stream::IN_FLIGHT;
 /// What a model would be like under its memory budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResidencyForecast {
-    /// What would be in memory, and what would be read.
+    /// What would be in memory, and what would be read; budget and memory with the draft model's part, all else without.
     #[serde(flatten)]
     pub info: ResidencyInfo,
     /// The smallest budget that the model can run with, in bytes.
@@ -60,7 +60,7 @@ impl ModelFile {
         let first = &self.direct()?[0];
         let flash = flash_bandwidth(&**first, self.parts()[0].bytes().len() as u64, IN_FLIGHT)?;
         let memory = memory_bandwidth(threads.n_threads())?;
-        let info = forecast.info;
+        let info = ResidencyInfo { budget, memory: forecast.info.memory + taken, ..forecast.info };
         let seconds = (info.streamed_bytes as f64 / flash)
             .max((info.streamed_bytes + info.pinned_bytes - forecast.embedding_bytes) as f64 / memory);
         Ok(ResidencyForecast {

@@ -1,0 +1,238 @@
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::executor::ExecutorShape;
+use crate::tokenizer::Encoding;
+use crate::tree::ROOT;
+
+/// A model that says, behind any text, the sum of its last two tokens (modulo 50), then that plus one.
+struct Adder {
+    shape: ExecutorShape,
+    cache: Vec<Token>,
+    pass: Vec<Row>,
+    rows_run: Arc<Mutex<Vec<usize>>>,
+}
+
+fn says(text: &[Token]) -> Token {
+    text.iter().rev().take(2).sum::<Token>() % 50
+}
+
+impl Adder {
+    fn path(&self, row: u32) -> Vec<Token> {
+        let up = std::iter::successors(Some(row), |&row| self.pass[row as usize].parent);
+        let mut path: Vec<Token> = up.map(|row| self.pass[row as usize].token).collect();
+        path.reverse();
+        [self.cache.clone(), path].concat()
+    }
+}
+
+impl Executor for Adder {
+    fn shape(&self) -> &ExecutorShape {
+        &self.shape
+    }
+
+    fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn begin(&mut self, rows: &[Row]) -> Result<()> {
+        assert!(self.pass.is_empty() && !rows.is_empty() && rows.len() <= self.shape.max_rows);
+        assert!(self.cache.len() + rows.len() <= self.shape.n_cells);
+        assert!((0u32..).zip(rows).all(|(i, row)| row.parent.is_none_or(|p| p < i)));
+        self.rows_run.lock().unwrap().push(rows.len());
+        self.pass = rows.to_vec();
+        Ok(())
+    }
+
+    fn run(&mut self, _boundary: usize, cancel: &Cancel) -> Result<()> {
+        if cancel.is_cancelled() { Err(ErrorKind::Cancelled.into()) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, _rows: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn project(&mut self, rows: &[u32], logits: &mut [f32]) -> Result<()> {
+        logits.fill(0.0);
+        for (row, logits) in rows.iter().zip(logits.chunks_mut(self.shape.n_vocab)) {
+            assert!(self.pass[*row as usize].wants_logits);
+            let token = says(&self.path(*row)) as usize;
+            (logits[token], logits[token + 1]) = (5.0, 3.0);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, path: &[u32]) -> Result<()> {
+        self.cache = path.last().map_or_else(|| self.cache.clone(), |&row| self.path(row));
+        self.pass.clear();
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        self.pass.clear();
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<()> {
+        assert!(self.pass.is_empty() && len <= self.cache.len());
+        self.cache.truncate(len);
+        Ok(())
+    }
+}
+
+fn drafter(max_rows: usize) -> (ModelDrafter, Arc<Mutex<Vec<usize>>>) {
+    let rows_run = Arc::new(Mutex::new(Vec::new()));
+    let shape = ExecutorShape {
+        n_vocab: 64,
+        n_layers: 1,
+        n_cells: 200,
+        max_rows,
+        boundaries: vec![1],
+        forgets_rows: true,
+        invariant_rows: true,
+    };
+    let executor = Adder { shape, cache: Vec::new(), pass: Vec::new(), rows_run: rows_run.clone() };
+    (ModelDrafter::new(Box::new(executor), 60), rows_run)
+}
+
+fn commit(drafter: &mut ModelDrafter, tokens: &[Token]) {
+    tokens.iter().for_each(|&token| drafter.commit(token));
+}
+
+fn child(tree: &mut DraftTree, parent: NodeId, token: Token, p: f64) -> NodeId {
+    let node = tree.propose(parent, token, Claim { source: Source::Model, major: 0, minor: 0 });
+    tree.set_probability(node, p);
+    node
+}
+
+fn firsts(found: &[Vec<Candidate>]) -> Vec<Token> {
+    found.iter().map(|c| c[0].token).collect()
+}
+
+#[test]
+fn answers_a_batch_of_nodes_each_on_its_own_path() {
+    let (mut drafter, rows_run) = drafter(16);
+    commit(&mut drafter, &[1, 2, 3]);
+    let mut tree = DraftTree::new(3);
+    let cancel = Cancel::new();
+    assert_eq!(drafter.n_unread(), 2);
+    let found = drafter.propose(&tree, &[ROOT], &cancel).unwrap().candidates;
+    assert_eq!(found[0].iter().map(|c| c.token).take(2).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!((found[0][0].claim.minor, found[0][1].claim.minor), (0, 1));
+    assert_eq!(drafter.n_unread(), 0);
+    let a = child(&mut tree, ROOT, 5, 0.6);
+    let b = child(&mut tree, ROOT, 6, 0.3);
+    let aa = child(&mut tree, a, 8, 0.9);
+    assert_eq!(firsts(&drafter.propose(&tree, &[a, b], &cancel).unwrap().candidates), [8, 9]);
+    // The cache followed the better branch, so going down it costs one row; going back costs the branch.
+    assert_eq!(firsts(&drafter.propose(&tree, &[aa], &cancel).unwrap().candidates), [13]);
+    let bb = child(&mut tree, b, 9, 0.9);
+    assert_eq!(firsts(&drafter.propose(&tree, &[bb], &cancel).unwrap().candidates), [15]);
+    assert_eq!(*rows_run.lock().unwrap(), [3, 2, 1, 2]);
+}
+
+#[test]
+fn after_a_rejection_reads_only_the_correction() {
+    let (mut drafter, rows_run) = drafter(16);
+    commit(&mut drafter, &[1, 2, 3]);
+    let mut tree = DraftTree::new(3);
+    let a = child(&mut tree, ROOT, 5, 0.9);
+    let b = child(&mut tree, a, 8, 0.9);
+    drafter.propose(&tree, &[b], &Cancel::new()).unwrap();
+    rows_run.lock().unwrap().clear();
+    commit(&mut drafter, &[5, 40]);
+    let found = drafter.propose(&DraftTree::new(40), &[ROOT], &Cancel::new()).unwrap();
+    assert_eq!(firsts(&found.candidates), [45]);
+    assert!(found.hindsight.is_empty());
+    assert_eq!(*rows_run.lock().unwrap(), [1]);
+}
+
+#[test]
+fn says_of_what_others_drafted_what_it_would_have_said() {
+    let (mut drafter, rows_run) = drafter(16);
+    commit(&mut drafter, &[1, 2, 3]);
+    drafter.propose(&DraftTree::new(3), &[ROOT], &Cancel::new()).unwrap();
+    commit(&mut drafter, &[5, 30, 35]);
+    let answer = drafter.propose(&DraftTree::new(35), &[ROOT], &Cancel::new()).unwrap();
+    assert_eq!(firsts(&answer.candidates), [15]);
+    let seen = answer.hindsight.iter().map(|h| (h.candidates[0].token, h.token));
+    assert_eq!(seen.collect::<Vec<_>>(), [(8, 30), (35, 35)]);
+    assert_eq!(*rows_run.lock().unwrap(), [3, 3]);
+}
+
+#[test]
+fn looks_back_on_what_it_missed() {
+    let (mut drafter, rows_run) = drafter(4);
+    commit(&mut drafter, &[1, 2, 3, 5, 8, 0, 8, 9]);
+    let seen = drafter.look(3, &Cancel::new()).unwrap();
+    assert_eq!(seen.iter().map(|s| (s.candidates[0].token, s.token)).collect::<Vec<_>>(), [(13, 0), (8, 8), (8, 9)]);
+    assert_eq!(*rows_run.lock().unwrap(), [4, 3]);
+    assert!(drafter.look(3, &Cancel::new()).unwrap().is_empty(), "nothing new");
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_and_a_full_cache_is_no_error() {
+    let (mut drafter, _) = drafter(2);
+    commit(&mut drafter, &[2]);
+    let mut tree = DraftTree::new(2);
+    let nodes: Vec<NodeId> =
+        [(3, 0.2), (4, 0.5), (5, 0.1)].iter().map(|&(t, p)| child(&mut tree, ROOT, t, p)).collect();
+    let found = drafter.propose(&tree, &nodes, &Cancel::new()).unwrap();
+    assert_eq!(found.candidates.iter().map(Vec::len).collect::<Vec<_>>(), [0, 4, 0]);
+    commit(&mut drafter, &[7; 300]);
+    assert_eq!(drafter.propose(&DraftTree::new(7), &[ROOT], &Cancel::new()).unwrap().candidates, [vec![]]);
+    assert!(drafter.look(5, &Cancel::new()).unwrap().is_empty());
+}
+
+#[test]
+fn a_cancelled_pass_and_a_rolled_back_turn_leave_it_usable() {
+    let (mut drafter, _) = drafter(16);
+    commit(&mut drafter, &[1, 2]);
+    drafter.mark();
+    commit(&mut drafter, &[30, 40]);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    assert!(drafter.propose(&DraftTree::new(40), &[ROOT], &cancel).unwrap_err().is_cancelled());
+    drafter.propose(&DraftTree::new(40), &[ROOT], &Cancel::new()).unwrap();
+    drafter.roll_back();
+    commit(&mut drafter, &[3]);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(3), &[ROOT], &Cancel::new()).unwrap().candidates), [5]);
+}
+
+/// Tokens are their number in letters, shifted.
+struct Letters(usize, u32);
+
+impl Vocabulary for Letters {
+    fn n_tokens(&self) -> usize {
+        self.0
+    }
+
+    fn encode(&self, _text: &str, _encoding: Encoding) -> Result<Vec<Token>> {
+        Ok(Vec::new())
+    }
+
+    fn decode_token(&self, token: Token, _special: bool, out: &mut Vec<u8>) {
+        let shift = if token >= 20 { self.1 } else { 0 };
+        out.extend(format!("t{}", token + shift).bytes());
+    }
+
+    fn is_end_of_generation(&self, token: Token) -> bool {
+        token == 0
+    }
+
+    fn bos(&self) -> Option<Token> {
+        None
+    }
+
+    fn eos(&self) -> Option<Token> {
+        Some(0)
+    }
+}
+
+#[test]
+fn vocabularies_of_equal_size_and_other_pieces_are_refused() {
+    assert!(check_vocabulary(&Letters(100, 0), &Letters(100, 0)).is_ok());
+    assert!(check_vocabulary(&Letters(100, 0), &Letters(96, 0)).is_ok(), "padding");
+    let message = check_vocabulary(&Letters(100, 0), &Letters(100, 1)).unwrap_err().to_string();
+    assert!(message.contains("token 20 is \"t21\", not \"t20\""), "{message}");
+    assert!(check_vocabulary(&Letters(100, 0), &Letters(50, 0)).is_err());
+}
