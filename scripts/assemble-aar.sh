@@ -22,9 +22,17 @@ cp bindings/kotlin/android/AndroidManifest.xml bindings/kotlin/android/proguard.
 target=${FULCRUM_REPOSITORY:-$PWD/build/maven}/dev/fulcrum/fulcrum-android/$version
 mkdir -p "$target"
 python3 - "$work" "$target/fulcrum-android-$version.aar" <<'PYTHON'
-import pathlib, sys, zipfile
+import pathlib, struct, sys, zipfile
 
 work, aar = pathlib.Path(sys.argv[1]), sys.argv[2]
+# A loader with 16 KB pages refuses segments that are aligned to less.
+for library in work.glob("jni/*/*.so"):
+    elf = library.read_bytes()
+    start, size, count = struct.unpack_from("<Q14xHH", elf, 32)
+    headers = [elf[start + i * size :] for i in range(count)]
+    loaded = [struct.unpack_from("<48xQ", header)[0] for header in headers if struct.unpack_from("<I", header)[0] == 1]
+    if elf[:5] != b"\x7fELF\2" or not loaded or min(loaded) < 16384:
+        sys.exit(f"error: {library} is not for 16 KB pages: its segments are aligned to {loaded}")
 with zipfile.ZipFile(aar, "w", zipfile.ZIP_DEFLATED) as out:
     for file in sorted(path for path in work.rglob("*") if path.is_file()):
         out.write(file, file.relative_to(work))

@@ -25,9 +25,9 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 export ANDROID_NDK_HOME=$ndk
-# 16 KB pages: what Android 15 may have and Google Play demands. The C++ library goes in with the rest: an app may bring its own.
-export RUSTFLAGS='-C link-arg=-Wl,-z,max-page-size=16384'
-# The ABI's own minimum (ADR 0012); without this ggml's build takes AVX2 for granted, which emulators may not have.
+# Not the CPU of this machine but the ABI's own minimum (ADR 0012); without the switches ggml's build takes AVX2 for granted, which
+# emulators may not have. The C++ library goes in with the rest: an app may bring its own.
+export RUSTFLAGS=''
 export GGML_AVX=OFF GGML_AVX2=OFF GGML_BMI2=OFF GGML_FMA=OFF GGML_F16C=OFF
 libraries=$PWD/build/android/jni
 rm -rf "$libraries"
