@@ -53,7 +53,7 @@ bindings:
 kotlin command="test":
     bash scripts/kotlin.sh {{ command }}
 
-# The Swift package: just swift test|lint|format|consumer.
+# The Swift package: just swift test|lint|format|docs|consumer.
 swift command="test":
     bash scripts/swift.sh {{ command }}
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The Swift package on this machine: scripts/swift.sh setup|test|lint|format|consumer
+# The Swift package on this machine: scripts/swift.sh setup|test|lint|format|docs|consumer
 #
 #   setup     finds Swift, or makes it: says nothing and exits 0 where there is one that can be used
 #   test      builds the package against the library for this machine, and tests it
 #   lint      checks formatting; format sets it right
+#   docs      compiles the documentation; a link that leads nowhere is an error
 #   consumer  builds and runs a program that depends on the package as a user's would
 #
 # Debian has Swift from 13 on. On an older Debian, and as root, setup makes a small Debian 13 with mmdebstrap in build/ and
@@ -93,8 +94,24 @@ case "${1:-}" in
     # shellcheck disable=SC2046
     swiftly swift format format --in-place --configuration "$PACKAGE/.swift-format" $(sources)
     ;;
+  docs)
+    build_library
+    # shellcheck disable=SC2016
+    swiftly bash -c '
+      set -e
+      package=$1 scratch=$2
+      swift package --package-path "$package" --scratch-path "$scratch/package" \
+        dump-symbol-graph --minimum-access-level public >/dev/null
+      rm -rf "$scratch/symbols"
+      mkdir -p "$scratch/symbols"
+      cp "$scratch"/package/*/symbolgraph/Fulcrum.symbols.json "$scratch/symbols/"
+      docc=$(dirname "$(readlink -f "$(command -v swift)")")/docc
+      "$docc" convert --warnings-as-errors --fallback-display-name Fulcrum --fallback-bundle-identifier dev.fulcrum \
+        --additional-symbol-graph-dir "$scratch/symbols" --output-path "$scratch/Fulcrum.doccarchive"
+    ' - "$PACKAGE" "$SCRATCH"
+    ;;
   *)
-    echo 'usage: scripts/swift.sh setup|test|lint|format|consumer' >&2
+    echo 'usage: scripts/swift.sh setup|test|lint|format|docs|consumer' >&2
     exit 2
     ;;
 esac

@@ -147,6 +147,7 @@ fi
 if bash scripts/swift.sh setup; then
   part 'Swift formatting' bash scripts/swift.sh lint
   part 'Swift package' bash scripts/swift.sh test
+  part 'Swift documentation' bash scripts/swift.sh docs
   part 'Swift consumer' bash scripts/swift.sh consumer
 else
   skip 'Swift package' 'Swift 6 cannot be had'

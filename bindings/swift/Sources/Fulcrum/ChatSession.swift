@@ -36,7 +36,7 @@ public actor ChatSession {
         ResponseStream { [native] in try native.stream(prompt: prompt, options: options) }
     }
 
-    /// As ``streamResponse(to:options:)-(String,_)``, of the conversation followed by `messages`, for example the results of tools.
+    /// Answers the conversation followed by `messages`, for example the results of tools, as `streamResponse` answers a prompt.
     public nonisolated func streamResponse(to messages: [Message], options: GenerationOptions? = nil) -> ResponseStream {
         ResponseStream { [native] in try native.streamMessages(newMessages: messages, options: options) }
     }
