@@ -1,8 +1,11 @@
 //! One turn between the worker, which fills it, and the consumer, who empties it; anyone may cancel it.
 //!
 //! The text in between is bounded: a worker that is ahead of its consumer waits (back-pressure), a consumer that is behind gets
-//! everything at once (coalescing). A turn is *open* until it is settled by its consumer or cancelled, whichever comes first,
+//! everything at once (coalescing), and none is woken more often than a screen could show it: every wake takes a core from those that
+//! compute. A turn is *open* until it is settled by its consumer or cancelled, whichever comes first,
 //! and that decides once and for all how it ended: after a cancel nothing of it is seen, after settling a cancel does nothing.
+
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -12,6 +15,9 @@ use crate::error::{ErrorKind, Result};
 
 /// Text that may wait for its consumer, in bytes: a few hundred tokens.
 const CAPACITY: usize = 1024;
+
+/// Time between two pieces at least, but for the last: a frame of a screen with 120 Hz.
+const FRAME: Duration = Duration::from_millis(8);
 
 /// A turn that is under way, or was.
 #[derive(Default)]
@@ -24,8 +30,18 @@ pub(super) struct Turn {
 #[derive(Default)]
 struct Inner {
     text: String,
+    /// When the consumer may have the next piece; `None` before the first.
+    due: Option<Instant>,
     outcome: Option<Result<Response>>,
     settled: bool,
+}
+
+impl Inner {
+    /// Whether text, if there is any, need not wait for more.
+    fn is_due(&self) -> bool {
+        let in_time = self.due.is_none_or(|due| due <= Instant::now());
+        in_time || self.text.len() >= CAPACITY || self.outcome.is_some()
+    }
 }
 
 impl Turn {
@@ -56,7 +72,9 @@ impl Turn {
             return Err(ErrorKind::Cancelled.into());
         }
         inner.text.push_str(piece);
-        self.changed.notify_all();
+        if inner.is_due() {
+            self.changed.notify_all();
+        }
         Ok(())
     }
 
@@ -69,21 +87,26 @@ impl Turn {
         }
     }
 
-    /// Consumer: waits for text and takes all there is; `None` once there is nothing left but to settle.
+    /// Consumer: waits for text, and for its frame, and takes all there is; `None` once there is nothing left but to settle.
     pub(super) fn take_text(&self) -> Option<String> {
         let mut inner = self.inner.lock();
         loop {
             if self.cancel.is_cancelled() {
                 return None;
             }
-            if !inner.text.is_empty() {
+            let is_due = inner.is_due();
+            if is_due && !inner.text.is_empty() {
+                inner.due = Some(Instant::now() + FRAME);
                 self.changed.notify_all();
                 return Some(std::mem::take(&mut inner.text));
             }
             if inner.outcome.is_some() {
                 return None;
             }
-            self.changed.wait(&mut inner);
+            match inner.due {
+                Some(due) if !is_due => drop(self.changed.wait_until(&mut inner, due)),
+                _ => self.changed.wait(&mut inner),
+            }
         }
     }
 
@@ -95,5 +118,31 @@ impl Turn {
             return Err(ErrorKind::Cancelled.into());
         }
         inner.outcome.take().unwrap_or_else(|| Err(ErrorKind::Closed.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_is_woken_once_a_frame_and_gets_everything() {
+        let turn = Turn::default();
+        let start = Instant::now();
+        let pieces = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    turn.push("la ").unwrap();
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                turn.end(Err(ErrorKind::Closed.into()));
+            });
+            std::iter::from_fn(|| turn.take_text()).collect::<Vec<_>>()
+        });
+        assert_eq!(pieces.concat(), "la ".repeat(200));
+        // The first comes at once, the last with the end.
+        let most = start.elapsed().as_millis() / FRAME.as_millis() + 2;
+        assert!(pieces.len() as u128 <= most, "{} pieces in {most} frames", pieces.len());
+        assert!(turn.settle().is_err());
     }
 }

@@ -18,16 +18,15 @@ class OverheadTest {
     fun `streaming costs less than two per cent`() =
         runBlocking {
             val path = System.getenv("FULCRUM_OVERHEAD_MODEL")
-            // In turns; the first of each is for warming up.
+            // In turns, and each beside its neighbour: the machine's own pace changes. The first is for warming up.
             val rates =
                 Model.load(path).use { model ->
-                    (1..8).map { commandLine(path) to model.session { session -> streamed(session) } }.drop(1)
+                    (0..15).map { commandLine(path) to model.session { session -> streamed(session) } }.drop(1)
                 }
+            val share = rates.map { (engine, stream) -> stream / engine }.median()
             val (engine, stream) = rates.map { it.first }.median() to rates.map { it.second }.median()
-            println(
-                "Kotlin: %.1f tokens/s streamed, command line %.1f: %.4f; %s".format(stream, engine, stream / engine, rates),
-            )
-            assertTrue(stream / engine > 0.98, "streaming costs more: $rates")
+            println("Kotlin: %.1f tokens/s streamed, %.1f by the command line, share %.4f".format(stream, engine, share))
+            assertTrue(share > 0.98, "streaming costs more: $rates")
         }
 
     /** Tokens per second as the collector sees them, from the first piece to the last. */
