@@ -1,10 +1,11 @@
 //! What a pass of many rows costs: our kernels, ggml's, and llama.cpp's context, on the same file in one process.
 //!
-//! usage: `verify_bench MODEL [--cached N] [--rounds N] [--threads N]`
+//! usage: `verify_bench MODEL [--cached N] [--rounds N] [--threads N] [--rows N,N,...]`
 //!
 //! A pass is a chain of rows behind `cached` committed positions, run through all layers, every row projected, and rolled back.
 //! Executors take turns for every row count, so that whatever slows the machine slows all of them. Figures are medians in
-//! milliseconds; `×` is llama.cpp's time divided by ours.
+//! milliseconds; `×` is llama.cpp's time divided by ours. *own GB/s* is the size of the file by the time of our pass (K and V come on top);
+//! *plain read* the speed of reading memory and doing nothing with it, measured between the passes.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::cast_possible_truncation)]
 
 use std::time::Instant;
@@ -19,17 +20,19 @@ struct Arguments {
     cached: usize,
     rounds: usize,
     threads: usize,
+    rows: Vec<usize>,
 }
 
 fn arguments() -> Option<Arguments> {
     let mut words = std::env::args().skip(1);
-    let mut found = Arguments { model: words.next()?, cached: 256, rounds: 7, threads: 2 };
+    let mut found = Arguments { model: words.next()?, cached: 256, rounds: 7, threads: 2, rows: ROWS.to_vec() };
     while let Some(option) = words.next() {
-        let value = words.next()?.parse().ok()?;
+        let value = words.next()?;
         match option.as_str() {
-            "--cached" => found.cached = value,
-            "--rounds" => found.rounds = value,
-            "--threads" => found.threads = value,
+            "--cached" => found.cached = value.parse().ok()?,
+            "--rounds" => found.rounds = value.parse().ok()?,
+            "--threads" => found.threads = value.parse().ok()?,
+            "--rows" => found.rows = value.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?,
             _ => return None,
         }
     }
@@ -85,22 +88,27 @@ impl Contestant {
     }
 }
 
-/// The speed of reading memory and nothing else, GB/s, by as many threads.
-fn read_bandwidth(threads: usize) -> f64 {
-    const LEN: usize = 64 << 20; // words of 8 bytes per thread
-    let blocks: Vec<Vec<u64>> = (0..threads).map(|i| vec![i as u64 + 1; LEN]).collect();
-    let mut best: f64 = 0.0;
-    for _ in 0..5 {
+/// Memory to read and nothing else, as fast as the machine lets us in the same moment: a block per thread, far more than caches hold.
+struct PlainRead(Vec<Vec<u64>>);
+
+impl PlainRead {
+    fn new(threads: usize) -> Self {
+        const WORDS: usize = 32 << 20; // of 8 bytes
+        Self((0..threads).map(|i| vec![i as u64 + 1; WORDS]).collect())
+    }
+
+    /// GB/s of reading all of it once.
+    fn gb_per_s(&self) -> f64 {
         let start = Instant::now();
         let sum: u64 = std::thread::scope(|scope| {
             let sums: Vec<_> =
-                blocks.iter().map(|block| scope.spawn(|| block.iter().fold(0_u64, |a, b| a ^ b))).collect();
+                self.0.iter().map(|block| scope.spawn(|| block.iter().fold(0_u64, |a, b| a ^ b))).collect();
             sums.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
         });
         std::hint::black_box(sum);
-        best = best.max((threads * LEN * 8) as f64 / start.elapsed().as_secs_f64() / 1e9);
+        let bytes = self.0.iter().map(|block| block.len() * 8).sum::<usize>();
+        bytes as f64 / start.elapsed().as_secs_f64() / 1e9
     }
-    best
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -109,17 +117,21 @@ fn median(times: &mut [f64]) -> f64 {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    println!("plain read: {:.1} GB/s with {} threads", read_bandwidth(arguments.threads), arguments.threads);
+    let plain_read = PlainRead::new(arguments.threads);
+    let file_gb = std::fs::metadata(&arguments.model).map_or(0.0, |file| file.len() as f64 / 1e9);
     let mut contestants = [
         Contestant::load("own", ExecutorChoice::Staged, Kernels::Auto, arguments)?,
         Contestant::load("ggml", ExecutorChoice::Staged, Kernels::Ggml, arguments)?,
         Contestant::load("llama.cpp", ExecutorChoice::LlamaCpp, Kernels::Ggml, arguments)?,
     ];
     println!("cached {}; milliseconds per pass, medians of {}", arguments.cached, arguments.rounds);
-    println!("{:>5} {:>9} {:>9} {:>9} {:>7} {:>12}", "rows", "own", "ggml", "llama.cpp", "×", "own / own(1)");
+    println!(
+        "{:>5} {:>9} {:>9} {:>9} {:>7} {:>12} {:>9} {:>11}",
+        "rows", "own", "ggml", "llama.cpp", "×", "own / own(1)", "own GB/s", "plain read"
+    );
     let mut alone = 0.0;
-    for rows in ROWS {
-        let mut times = vec![Vec::new(); contestants.len()];
+    for &rows in &arguments.rows {
+        let (mut times, mut reads) = (vec![Vec::new(); contestants.len()], Vec::new());
         for round in 0..=arguments.rounds {
             for (contestant, times) in contestants.iter_mut().zip(&mut times) {
                 let time = contestant.pass(rows)?;
@@ -128,13 +140,21 @@ fn run(arguments: &Arguments) -> Result<()> {
                     times.push(time);
                 }
             }
+            reads.push(plain_read.gb_per_s());
         }
         let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
-        if rows == 1 {
+        if alone == 0.0 {
             alone = medians[0];
         }
         let (ratio, growth) = (medians[2] / medians[0], medians[0] / alone);
-        println!("{rows:>5} {:>9.1} {:>9.1} {:>9.1} {ratio:>7.2} {growth:>12.2}", medians[0], medians[1], medians[2]);
+        println!(
+            "{rows:>5} {:>9.1} {:>9.1} {:>9.1} {ratio:>7.2} {growth:>12.2} {:>9.1} {:>11.1}",
+            medians[0],
+            medians[1],
+            medians[2],
+            file_gb / medians[0] * 1e3,
+            median(&mut reads)
+        );
     }
     let names: Vec<&str> = contestants.iter().map(|contestant| contestant.name).collect();
     eprintln!("({})", names.join(", "));
@@ -143,7 +163,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn main() -> std::process::ExitCode {
     let Some(arguments) = arguments() else {
-        eprintln!("usage: verify_bench MODEL [--cached N] [--rounds N] [--threads N]");
+        eprintln!("usage: verify_bench MODEL [--cached N] [--rounds N] [--threads N] [--rows N,N,...]");
         return 2.into();
     };
     match run(&arguments) {
