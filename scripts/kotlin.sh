@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The Kotlin package: scripts/kotlin.sh test|lint|format|consumer
+# The Kotlin package: scripts/kotlin.sh test|lint|format|consumer|shrunk
 #
 #   test      compiles it with the library inside, tests it on the JVM, and publishes it into build/maven
 #   lint      checks formatting and style; format sets them right
 #   consumer  builds and runs a program that knows nothing but the published coordinates (after test)
+#   shrunk    runs that program with its code shrunk by the rules that the Android package brings (after consumer)
 #
 # Needs a JDK and Maven, which scripts/test.sh installs.
 set -euo pipefail
@@ -47,8 +48,34 @@ case "${1:-}" in
     "${maven[@]}" -f bindings/kotlin/consumer/pom.xml compile exec:java \
       "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "-Dexec.args=$model"
     ;;
+  shrunk)
+    work=$root/build/kotlin/shrunk
+    classpath() {
+      "${maven[@]}" -f bindings/kotlin/consumer/pom.xml dependency:build-classpath "-Dmdep.outputFile=$work/$1" "${@:2}" \
+        "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository"
+    }
+    mkdir -p "$work"
+    classpath program -DincludeScope=runtime
+    classpath proguard -DincludeScope=provided -P proguard
+    {
+      echo "-injars $root/bindings/kotlin/consumer/target/classes"
+      tr ':' '\n' <"$work/program" | sed 's/.*/-injars &(!META-INF\/**)\n/'
+      echo "-outjars $work/program.jar"
+      for module in java.base java.desktop java.logging jdk.unsupported; do
+        echo "-libraryjars <java.home>/jmods/$module.jmod(!**.jar;!module-info.class)"
+      done
+      # As Android's own rules say; its tools optimise otherwise.
+      echo '-dontoptimize'
+      echo '-dontwarn **'
+      echo '-dontnote **'
+      echo '-keep class MainKt { public static void main(java.lang.String[]); }'
+      echo "-include $root/bindings/kotlin/android/proguard.txt"
+    } >"$work/program.pro"
+    java -cp "$(cat "$work/proguard")" proguard.ProGuard "@$work/program.pro" >"$work/log" || { tail -n 20 "$work/log" && exit 1; }
+    java -cp "$work/program.jar" MainKt "$model"
+    ;;
   *)
-    echo 'usage: scripts/kotlin.sh test|lint|format|consumer' >&2
+    echo 'usage: scripts/kotlin.sh test|lint|format|consumer|shrunk' >&2
     exit 2
     ;;
 esac

@@ -140,6 +140,7 @@ if has_java; then
   part 'Kotlin formatting' bash scripts/kotlin.sh lint
   part 'Kotlin package' bash scripts/kotlin.sh test
   part 'Kotlin consumer' bash scripts/kotlin.sh consumer
+  part 'Kotlin consumer, shrunk' bash scripts/kotlin.sh shrunk
   part 'Android package layout' bash scripts/check-android.sh
 else
   skip 'Kotlin package' 'a JDK and Maven cannot be had'
