@@ -6,7 +6,7 @@ use super::common::quantize::WeightType;
 use super::common::random_model::{Family, random_model};
 use super::{EXECUTORS, File, answer, checked, gentle, sizes, small};
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::{ErrorKind, Model};
+use fulcrum::{ErrorKind, ExecutorChoice, Model};
 
 #[test]
 fn what_is_no_model_is_refused_by_name() {
@@ -148,6 +148,29 @@ fn weights_that_are_no_numbers_are_survived() {
         }
         survives(&model.write());
     });
+}
+
+/// With our kernels one broken matrix is an error where tokens are chosen, and not an answer that means nothing. (llama.cpp's swallow it in
+/// K-quants.)
+#[test]
+fn one_broken_matrix_is_an_error() {
+    for weights in [WeightType::Q8_0, WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K] {
+        for name in ["blk.0.ffn_down.weight", "blk.1.attn_v.weight", "blk.1.ffn_up.weight"] {
+            let wide = super::Sizes { n_embd: 256, n_ff: 256, head_dim: 64, ..sizes(Family::Llama) };
+            let mut model = random_model(Family::Llama, &wide.weights(weights));
+            let broken = model.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap();
+            broken.data.fill(0xff);
+            let path =
+                std::env::temp_dir().join(format!("fulcrum-broken-{}-{weights:?}-{name}.gguf", std::process::id()));
+            std::fs::write(&path, model.write()).unwrap();
+            let error = answer(&path, gentle(ExecutorChoice::Staged)).map(|answer| answer.text).unwrap_err();
+            assert!(
+                matches!(error.kind(), ErrorKind::Backend { operation: "sampling", .. }),
+                "{weights:?} {name}: {error}"
+            );
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -155,7 +155,8 @@ impl ActivationShape {
 
 /// Quantises `shape.rows()` rows at `x`, `x_stride` floats apart, into `out`.
 ///
-/// An infinite activation gives an infinite or undefined product, as it should; one that is not a number counts as zero.
+/// An infinite activation gives an infinite or undefined product, as it should, and one that is not a number gives products that are none:
+/// broken weights then show as an error where tokens are chosen, not as a text that means nothing.
 ///
 /// # Safety
 ///
@@ -278,7 +279,7 @@ unsafe fn quantise_q8<S: Simd>(x: *const f32, out: *mut u8, place: &Place) {
     let Place { row, stride, row_unit, .. } = *place;
     // SAFETY: the caller's promise.
     unsafe {
-        let amax = S::largest(x, 32);
+        let amax = largest::<S>(x, 32);
         let factor = factor(amax);
         let mut sum = 0;
         for at in [0, 16] {
@@ -303,7 +304,7 @@ unsafe fn quantise_q8k<S: Simd>(x: *const f32, out: *mut u8, place: &Place) {
     let Place { row, stride, row_unit, .. } = *place;
     // SAFETY: the caller's promise.
     unsafe {
-        let factor = factor(S::largest(x, 256));
+        let factor = factor(largest::<S>(x, 256));
         let mut sums = [0; 16];
         for (run, sum) in sums.iter_mut().enumerate() {
             let (quants, run_sum) = S::quantise(x.add(run * 16), factor);
@@ -317,6 +318,20 @@ unsafe fn quantise_q8k<S: Simd>(x: *const f32, out: *mut u8, place: &Place) {
         }
         let scale = if factor == 0.0 { 0.0 } else { 1.0 / factor };
         out.add(stride * q8k::SCALES + row * 4).cast::<f32>().write(scale);
+    }
+}
+
+/// The largest magnitude of `n` floats, a multiple of 16; not a number if one of them is none.
+///
+/// # Safety
+///
+/// `x` has `n` floats to read.
+#[inline(always)]
+unsafe fn largest<S: Simd>(x: *const f32, n: usize) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let is_broken = (0..n).fold(false, |is_broken, i| is_broken | (*x.add(i)).is_nan());
+        if is_broken { f32::NAN } else { S::largest(x, n) }
     }
 }
 

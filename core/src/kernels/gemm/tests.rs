@@ -401,12 +401,22 @@ fn shapes_that_do_not_fit_are_refused() {
 #[test]
 fn odd_activations_give_what_arithmetic_gives() {
     for isa in Isa::supported() {
+        for format in [WeightFormat::Q4_K, WeightFormat::Q6_K] {
+            let packed = pack(isa, format, 4, 256, &tensor(format, 4, 256, Weights::Usual, &mut Random(4)));
+            let mut x = vec![1.0_f32; 256];
+            x[200] = f32::NAN;
+            assert!(multiply(isa, &packed, &x, 1, 1).iter().all(|y| y.is_nan()), "{isa:?}, {format:?}");
+        }
         let source = tensor(WeightFormat::Q8_0, 4, 32, Weights::Usual, &mut Random(4));
         let packed = pack(isa, WeightFormat::Q8_0, 4, 32, &source);
         let mut x = vec![1.0_f32; 32];
         x[3] = f32::INFINITY;
         assert!(multiply(isa, &packed, &x, 1, 1).iter().all(|y| !y.is_finite()));
         assert!(multiply(isa, &packed, &[1e-38; 32], 1, 1).iter().all(|y| *y == 0.0));
-        assert!(multiply(isa, &packed, &[f32::NAN; 32], 1, 1).iter().all(|y| *y == 0.0));
+        for at in [0, 15, 31] {
+            let mut x = vec![1.0_f32; 32];
+            x[at] = f32::NAN;
+            assert!(multiply(isa, &packed, &x, 1, 1).iter().all(|y| y.is_nan()), "{isa:?}, {at}");
+        }
     }
 }
