@@ -420,3 +420,16 @@ fn odd_activations_give_what_arithmetic_gives() {
         }
     }
 }
+
+/// Small enough for Miri.
+#[test]
+fn a_small_product_is_sound_and_keeps_its_bits() {
+    for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4_K, WeightFormat::Q6_K] {
+        for isa in Isa::supported() {
+            let packed = pack(isa, format, 17, 256, &tensor(format, 17, 256, Weights::Usual, &mut Random(4)));
+            let x = activations(5, 256, &mut Random(9));
+            let (together, alone) = (multiply(isa, &packed, &x, 5, 2), multiply(isa, &packed, &x[..256], 1, 1));
+            assert_eq!(bits(&together[..17]), bits(&alone), "{isa:?}, {format:?}");
+        }
+    }
+}
