@@ -22,21 +22,20 @@ def fail(reason):
 
 repository, kotlin = pathlib.Path(sys.argv[1]), sys.argv[2]
 aar = next(repository.rglob("*.aar"))
-space = {"m": "http://maven.apache.org/POM/4.0.0"}
 pom = xml.parse(aar.with_suffix(".pom")).getroot()
 project = xml.parse(kotlin).getroot()
-artifact, version = pom.findtext("m:artifactId", None, space), pom.findtext("m:version", None, space)
+artifact, version = pom.findtext("artifactId"), pom.findtext("version")
 if aar.relative_to(repository).as_posix() != f"dev/fulcrum/{artifact}/{version}/{artifact}-{version}.aar":
     fail(f"{aar} is not where {artifact} {version} is looked for")
-if pom.findtext("m:packaging", None, space) != "aar":
+if pom.findtext("packaging") != "aar":
     fail("the POM's packaging is not aar")
-pins = {name: project.findtext(f"m:properties/m:{name}.version", None, space) for name in ("kotlin", "coroutines", "jna")}
-for dependency in pom.iterfind("m:dependencies/m:dependency", space):
-    name, pin = dependency.findtext("m:artifactId", None, space), dependency.findtext("m:version", None, space)
+pins = {name: project.findtext(f"properties/{name}.version") for name in ("kotlin", "coroutines", "jna")}
+for dependency in pom.iterfind("dependencies/dependency"):
+    name, pin = dependency.findtext("artifactId"), dependency.findtext("version")
     wanted = pins["jna" if name == "jna" else "coroutines" if "coroutines" in name else "kotlin"]
     if pin != wanted:
         fail(f"{name} is {pin} for Android and {wanted} on the JVM")
-    if name == "jna" and dependency.findtext("m:type", None, space) != "aar":
+    if name == "jna" and dependency.findtext("type") != "aar":
         fail("JNA has to be the AAR: the jar has no library for Android")
 
 with zipfile.ZipFile(aar) as package:

@@ -35,7 +35,7 @@ make_chroot() {
   rm -rf "$CHROOT.part"
   mkdir -p "$(dirname "$CHROOT")"
   mmdebstrap --quiet --variant=minbase --include=ca-certificates,swiftlang,libstdc++-14-dev,libc6-dev \
-    trixie "$CHROOT.part" http://deb.debian.org/debian >&2
+    trixie "$CHROOT.part" >&2
   mv "$CHROOT.part" "$CHROOT"
 }
 
