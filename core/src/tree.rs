@@ -99,6 +99,13 @@ impl Claims {
         self.0[source.index()]
     }
 
+    /// The claim of `source`, and those of the others.
+    pub fn split(&self, source: Source) -> (Self, Self) {
+        let (mut own, mut others) = (Self::default(), *self);
+        own.0[source.index()] = others.0[source.index()].take();
+        (own, others)
+    }
+
     /// The sources as a set of bits, bit i for `Source::ALL[i]`: below `1 << Source::COUNT`.
     pub fn mask(&self) -> usize {
         self.iter().map(|claim| 1 << claim.source.index()).sum()

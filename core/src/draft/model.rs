@@ -107,21 +107,33 @@ impl ModelDrafter {
             .map(|(i, &token)| Row { token, parent: i.checked_sub(1), wants_logits: i as usize >= first_wanted })
             .collect();
         let all: Vec<u32> = (0..).take(rows.len()).collect();
-        let tops = self.pass(&rows, &all[first_wanted..], &all, cancel)?;
+        let tops = self.pass(&rows, &all[first_wanted..], |_| all.clone(), cancel)?;
         self.cached.extend_from_slice(tokens);
         Ok(tops)
     }
 
-    /// One pass: the best tokens behind `wanted` rows, and `path` committed. Rolled back on error.
-    fn pass(&mut self, rows: &[Row], wanted: &[u32], path: &[u32], cancel: &Cancel) -> Result<Vec<TopK>> {
-        let result = self.try_pass(rows, wanted, path, cancel);
+    /// One pass: the best tokens behind `wanted` rows, and the path that `choose` finds by them committed. Rolled back on error.
+    fn pass(
+        &mut self,
+        rows: &[Row],
+        wanted: &[u32],
+        choose: impl FnOnce(&[TopK]) -> Vec<u32>,
+        cancel: &Cancel,
+    ) -> Result<Vec<TopK>> {
+        let result = self.try_pass(rows, wanted, choose, cancel);
         if result.is_err() {
             self.executor.rollback();
         }
         result
     }
 
-    fn try_pass(&mut self, rows: &[Row], wanted: &[u32], path: &[u32], cancel: &Cancel) -> Result<Vec<TopK>> {
+    fn try_pass(
+        &mut self,
+        rows: &[Row],
+        wanted: &[u32],
+        choose: impl FnOnce(&[TopK]) -> Vec<u32>,
+        cancel: &Cancel,
+    ) -> Result<Vec<TopK>> {
         let (row_len, n_layers) = (self.executor.shape().n_vocab, self.executor.shape().n_layers);
         self.executor.begin(rows)?;
         self.executor.run(n_layers, cancel)?;
@@ -129,8 +141,10 @@ impl ModelDrafter {
         if !wanted.is_empty() {
             self.executor.project(wanted, &mut self.logits)?;
         }
-        self.executor.commit(path)?;
-        Ok(self.logits.chunks(row_len.max(1)).map(|row| TopK::of(&row[..self.n_vocab.min(row.len())])).collect())
+        let tops: Vec<TopK> =
+            self.logits.chunks(row_len.max(1)).map(|row| TopK::of(&row[..self.n_vocab.min(row.len())])).collect();
+        self.executor.commit(&choose(&tops))?;
+        Ok(tops)
     }
 
     /// The rows that `paths`, taken in `order`, need beyond the cache; what does not fit is left out.
@@ -180,6 +194,24 @@ struct Batch {
     asked: Vec<(usize, u32)>,
 }
 
+impl Batch {
+    /// The rows to the asked row `first` and on along what the model says itself, `tops` by asked row: where it will be asked next.
+    fn path(&self, first: u32, tops: &[TopK]) -> Vec<u32> {
+        let mut path: Vec<u32> = std::iter::successors(Some(first), |&row| self.rows[row as usize].parent).collect();
+        path.reverse();
+        let says = |row: u32| self.asked.iter().position(|&(_, asked)| asked == row).and_then(|i| tops[i].first());
+        let next = |&row: &u32| {
+            let token = says(row)?;
+            (0..)
+                .zip(&self.rows)
+                .find(|(_, child)| child.parent == Some(row) && child.token == token)
+                .map(|(child, _)| child)
+        };
+        path.extend(std::iter::successors(next(&first), next));
+        path
+    }
+}
+
 /// Adds the rows of `path` that are not there yet and returns the row of its end; `None` for an empty path.
 fn add_path(rows: &mut Vec<Row>, path: &[Token]) -> Option<u32> {
     let mut parent = None;
@@ -219,14 +251,20 @@ impl BatchDrafter for ModelDrafter {
         let mut order: Vec<usize> = (0..nodes.len()).collect();
         order.sort_by(|&a, &b| tree.nodes()[nodes[b]].reach.total_cmp(&tree.nodes()[nodes[a]].reach));
         let batch = self.batch(&paths, &order);
-        let Some(&(best, best_row)) = batch.asked.first() else { return Ok(answer) };
-        let mut path: Vec<u32> =
-            std::iter::successors(Some(best_row), |&row| batch.rows[row as usize].parent).collect();
-        path.reverse();
+        let Some(&(_, first)) = batch.asked.first() else { return Ok(answer) };
         let wanted: Vec<u32> = batch.unread.iter().copied().chain(batch.asked.iter().map(|&(_, row)| row)).collect();
         let start = self.cached.len();
-        let tops = self.pass(&batch.rows, &wanted, &path, cancel)?;
-        self.cached.extend_from_slice(&paths[best][start..]);
+        let mut path = Vec::new();
+        let tops = self.pass(
+            &batch.rows,
+            &wanted,
+            |tops| {
+                path = batch.path(first, &tops[batch.unread.len()..]);
+                path.clone()
+            },
+            cancel,
+        )?;
+        self.cached.extend(path.iter().map(|&row| batch.rows[row as usize].token));
         let (read, asked) = tops.split_at(batch.unread.len());
         answer.hindsight = hindsight(read, self.history.get(start + 1..).unwrap_or_default());
         for (&(i, _), top) in batch.asked.iter().zip(asked) {

@@ -2,7 +2,9 @@
 //!
 //! Its answer is not known before it is asked, so what is compared is a hope: a chain of its candidates at the rate at which
 //! they have been right lately, verified beside what the other sources propose (counting only what those leave open, level by
-//! level) or instead of it. Lever (2.1) charges each node the draft's mean cost and takes what comes; with free sources beside
+//! level) or instead of it. A call is not about one node but about the path that the other sources propose from there as well: where
+//! the model agrees with it, one call has done the work of several, as a pass of the target does (speculative decoding of the
+//! draft itself). Lever (2.1) charges each node the draft's mean cost and takes what comes; with free sources beside
 //! it the question is rather what the model adds.
 
 use crate::cost::Prices;
@@ -12,7 +14,7 @@ use crate::tree::{DraftTree, NodeId};
 use super::{Grower, MARGIN, Prefix};
 
 /// Steps for which a draft model's run of accepted tokens is thought ahead.
-const LOOKAHEAD: usize = 8;
+const LOOKAHEAD: usize = 16;
 
 /// A figure for each of the next levels below a node.
 type Levels = [f64; LOOKAHEAD];
@@ -32,11 +34,19 @@ pub struct Quote {
     pub hope_factor: f64,
 }
 
+/// A call of the draft model.
+#[derive(Clone, Copy)]
+struct Call {
+    ms: f64,
+    /// Steps of the model's own chain that it is expected to answer: those of the path on which the sources agree.
+    steps: f64,
+}
+
 /// Speed over plain decoding of the best chain that a draft model alone would draft, whose best candidate is right at `first_rate`,
 /// in [0, 1], and takes `call_ms`.
 pub fn chain_speedup(prices: &Prices, first_rate: f64, call_ms: f64) -> f64 {
     let (mut tokens, mut next, mut best) = (1.0, 1.0, 1.0f64);
-    for n in 1..=2 * LOOKAHEAD {
+    for n in 1..=LOOKAHEAD {
         next *= first_rate.clamp(0.0, 1.0);
         tokens += next;
         let ms = prices.cycle_ms(1 + n, 1, tokens) + call_ms * n as f64;
@@ -70,8 +80,9 @@ impl Grower<'_> {
             nodes.into_iter().filter(|&n| n != first).map(|n| (promise(n), n)).collect();
         others.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
         let call_ms = |n: usize| quote.batch_ms.get(n).copied().unwrap_or(f64::INFINITY);
-        let mut batch = vec![first];
-        for &(worth, node) in others.iter().take(self.limits.max_model_batch.saturating_sub(1)) {
+        let mut batch = self.marks(tree, first, quote);
+        others.retain(|(_, node)| !batch.contains(node));
+        for &(worth, node) in others.iter().take(self.limits.max_model_batch.saturating_sub(batch.len())) {
             if worth <= now * (call_ms(batch.len() + 1) - call_ms(batch.len())) {
                 break;
             }
@@ -79,6 +90,26 @@ impl Grower<'_> {
         }
         batch.sort_unstable();
         batch
+    }
+
+    /// `first` and the likeliest path below it, as far as asking about its nodes in the same call is cheaper than perhaps asking about
+    /// them later.
+    fn marks(&self, tree: &DraftTree, first: NodeId, quote: &Quote) -> Vec<NodeId> {
+        let call_ms = |n: usize| quote.batch_ms.get(n).copied().unwrap_or(f64::INFINITY);
+        let reach = |node: NodeId| tree.nodes()[node].reach;
+        let is_open = |child: &NodeId| self.order.contains(child) && !self.asked.get(*child).copied().unwrap_or(false);
+        let mut marks = vec![first];
+        let mut last = first;
+        while marks.len() < self.limits.max_model_batch {
+            let children = tree.children(last).filter(is_open);
+            let Some(child) = children.max_by(|&a, &b| reach(a).total_cmp(&reach(b)).then(b.cmp(&a))) else { break };
+            if reach(child) * call_ms(1) <= reach(first) * (call_ms(marks.len() + 1) - call_ms(marks.len())) {
+                break;
+            }
+            marks.push(child);
+            last = child;
+        }
+        marks
     }
 
     /// By node, the selected reach 1, 2, … edges below it.
@@ -102,20 +133,25 @@ impl Grower<'_> {
     fn hope(&self, tree: &DraftTree, best: Prefix, node: NodeId, levels: &[Levels], quote: &Quote) -> f64 {
         let nothing = Prefix { rows: 0, leaves: 1, tokens: 0.0 };
         let alone = tree.ancestors(node).fold(nothing, |sum, above| sum.plus(tree, above));
-        let beside = self.hoped_rate(self.including(tree, best, node), &gains(tree, node, levels, quote), quote);
-        let instead = self.hoped_rate(alone, &gains(tree, node, &[], quote), quote);
+        let marks = self.marks(tree, node, quote);
+        let reach = |node: NodeId| tree.nodes()[node].reach;
+        let call = Call {
+            ms: quote.batch_ms.get(marks.len()).copied().unwrap_or(f64::INFINITY),
+            steps: marks.iter().map(|&mark| reach(mark)).sum::<f64>() / reach(node).max(f64::MIN_POSITIVE),
+        };
+        let beside = self.hoped_rate(self.including(tree, best, node), &gains(tree, node, levels, quote), quote, call);
+        let instead = self.hoped_rate(alone, &gains(tree, node, &[], quote), quote, call);
         beside.max(instead)
     }
 
     /// The best rate of `base` and a chain of the model's whose tokens bring `gains`.
-    fn hoped_rate(&self, base: Prefix, gains: &Levels, quote: &Quote) -> f64 {
-        let call_ms = quote.batch_ms.get(1).copied().unwrap_or(f64::INFINITY);
-        let mut spent = if self.model_rounds == 0 { quote.catch_up_ms } else { 0.0 };
+    fn hoped_rate(&self, base: Prefix, gains: &Levels, quote: &Quote, call: Call) -> f64 {
+        let step_ms = quote.batch_ms.get(1).copied().unwrap_or(f64::INFINITY);
+        let first_ms = call.ms + if self.model_rounds == 0 { quote.catch_up_ms } else { 0.0 };
         let (mut tokens, mut hoped) = (base.tokens, 0.0f64);
-        let rounds = self.limits.max_model_rounds - self.model_rounds;
-        for (step, gain) in (1..=rounds).zip(gains) {
+        for (step, gain) in (1..).zip(gains) {
             tokens += gain;
-            spent += call_ms;
+            let spent = first_ms + (step as f64 - call.steps).max(0.0) * step_ms;
             let pass_ms = self.prices.cycle_ms(base.rows + step, base.leaves, tokens);
             hoped = hoped.max(tokens / (pass_ms + self.model_ms + spent));
         }

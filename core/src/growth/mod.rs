@@ -46,9 +46,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 rows, the most that the many-row kernels take; depth 40 as SAM-Decoding; 16 rounds of at most 8 nodes.
+    /// 64 rows, the most that the many-row kernels take; depth 40 as SAM-Decoding; 16 rounds of at most 16 nodes.
     fn default() -> Self {
-        Self { max_rows: 64, max_depth: 40, max_model_rounds: 16, max_model_batch: 8 }
+        Self { max_rows: 64, max_depth: 40, max_model_rounds: 16, max_model_batch: 16 }
     }
 }
 
@@ -163,17 +163,18 @@ pub fn grow(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, li
 }
 
 /// Follows the most probable child of each node for up to `n` tokens, whatever it costs: the fixed chain that others draft, to
-/// measure against. The draft model is asked at every node, if there is one.
+/// measure against. The draft model drafts it alone; the free sources do if there is none (prompt lookup).
 pub fn grow_chain(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, n: usize) -> Result<Growth> {
     let mut grower = Grower::new(prices, Limits { max_rows: n + 1, ..Limits::default() });
     let mut prefix = Prefix { rows: 1, leaves: 1, tokens: 1.0 };
     grower.order.push(ROOT);
     while prefix.rows < grower.limits.max_rows {
         let node = grower.order[prefix.rows - 1];
-        sources.expand(tree, node);
         if sources.quote().is_some() {
             grower.model_ms += sources.ask_model(tree, &[node])?.max(0.0);
             grower.model_rounds += 1;
+        } else {
+            sources.expand(tree, node);
         }
         let by_reach =
             |&a: &NodeId, &b: &NodeId| tree.nodes()[a].reach.total_cmp(&tree.nodes()[b].reach).then(b.cmp(&a));

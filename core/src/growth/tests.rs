@@ -119,6 +119,31 @@ fn the_model_is_asked_where_retrieval_ends_and_not_where_it_is_sure() {
 }
 
 #[test]
+fn one_call_is_about_the_whole_path_on_which_the_sources_may_agree() {
+    // The others propose a doubtful path of six. The model says the same for three, then otherwise: asking one by one takes
+    // a call each, asking about the path one for the agreement and one behind the correction.
+    let mut sources = Fixed::chain(&[0.7; 6]);
+    for n in 0..6 {
+        let path: Vec<Token> = (1..=n).collect();
+        let says = if n < 3 { n + 1 } else { 90 };
+        sources.model.insert(path, vec![(says, 0.95)]);
+    }
+    sources.model.insert(vec![1, 2, 3, 90], vec![(91, 0.95)]);
+    sources.quote = Some(quote(0.9, (0..=16).map(|n| 2.0 + 0.1 * f64::from(n)).collect()));
+    let mut tree = DraftTree::new(0);
+    let growth = grow(&mut tree, &mut sources, &linear(30.0, 1.0), Limits::default()).unwrap();
+    let first: Vec<Vec<Token>> = sources.asked[0].iter().map(|&node| tree.path(node)).collect();
+    assert_eq!(first, (0..=6).map(|n| (1..=n).collect()).collect::<Vec<Vec<Token>>>());
+    assert_eq!(tree.path(sources.asked[1][0]), [1, 2, 3, 90], "{:?}", sources.asked);
+    assert!(growth.selected.iter().any(|&node| tree.path(node) == [1, 2, 3, 90, 91]));
+    // Where a second row costs the draft model as much as a second call, it is asked one by one.
+    let mut sources = Fixed::chain(&[0.7; 6]);
+    sources.quote = Some(quote(0.9, (0..=16).map(|n| 2.0 * f64::from(n)).collect()));
+    grow(&mut DraftTree::new(0), &mut sources, &linear(30.0, 1.0), Limits::default()).unwrap();
+    assert_eq!(sources.asked[0].len(), 1);
+}
+
+#[test]
 fn the_model_is_asked_where_many_are_doubtful_and_one_answer_would_do() {
     // Eight candidates, together nearly certain. Beside them a chain of the model's is too dear, instead of them it is not.
     let mut sources = Fixed::default();
@@ -202,6 +227,17 @@ fn a_fixed_chain_follows_the_likeliest_child_whatever_it_costs() {
     let growth = grow_chain(&mut tree, &mut sources, &linear(0.0, 30.0), 2).unwrap();
     assert_eq!(growth.selected.iter().map(|&n| tree.nodes()[n].token).collect::<Vec<_>>(), [0, 1, 2]);
     assert!((growth.expected_tokens - 1.12).abs() < 1e-12);
+}
+
+#[test]
+fn a_fixed_chain_is_the_draft_models_alone_if_there_is_one() {
+    let mut sources = Fixed::chain(&[0.99; 8]);
+    sources.model = HashMap::from([(vec![], vec![(7, 0.4)]), (vec![7], vec![(8, 0.4)])]);
+    sources.quote = Some(quote(0.4, vec![0.0, 6.0]));
+    let mut tree = DraftTree::new(0);
+    let growth = grow_chain(&mut tree, &mut sources, &linear(30.0, 1.0), 2).unwrap();
+    assert_eq!(tree.path(growth.selected[2]), [7, 8]);
+    assert_eq!(tree.len(), 3, "the free sources were not asked");
 }
 
 #[test]

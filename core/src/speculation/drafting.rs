@@ -17,7 +17,8 @@ pub enum Drafting {
     Auto,
     /// As `Auto`, without the draft model.
     Context,
-    /// A chain of up to `n` tokens in every step, whether it pays or not: for measurements.
+    /// A chain of up to `n` tokens in every step, whether it pays or not, as in the textbook: the draft model's alone, or, without
+    /// one, what the context holds (prompt lookup). For measurements.
     Chain {
         /// Tokens drafted.
         n: usize,

@@ -34,9 +34,9 @@ pub(super) fn label(calibration: &mut Calibration, tree: &DraftTree, node: NodeI
             }
         }
     }
-    for child in tree.children(node).map(|child| &tree.nodes()[child]) {
-        calibration.observe(&child.claims, child.token == chosen);
-    }
+    let (tokens, claims): (Vec<Token>, Vec<Claims>) =
+        tree.children(node).map(|child| (tree.nodes()[child].token, tree.nodes()[child].claims)).unzip();
+    calibration.observe_siblings(&claims, tokens.iter().position(|&token| token == chosen));
 }
 
 /// The longest likely drafted path through the accepted rows, and what the target wanted along it as far as that is known.

@@ -8,10 +8,10 @@ use crate::draft::{BatchDrafter, Calibration, Candidate, Drafter, Hindsight, Pla
 use crate::error::{Error, Result};
 use crate::growth::{Expand, Quote};
 use crate::token::Token;
-use crate::tree::{DraftTree, NodeId, Source};
+use crate::tree::{Claims, DraftTree, NodeId, Source};
 
 /// The children of one node never share more than this: they exclude each other, and something else is always possible.
-pub(super) const SIBLINGS: f64 = 0.98;
+pub(super) const SIBLINGS: f64 = 0.99;
 
 /// Draft model batches are priced up to this many rows; catching up with more is priced in proportion.
 pub(super) const PRICED_ROWS: usize = 64;
@@ -121,7 +121,8 @@ pub(super) fn add_candidates(tree: &mut DraftTree, node: NodeId, candidates: &[C
 /// others share what it leaves.
 pub(super) fn score_children(tree: &mut DraftTree, node: NodeId, calibration: &Calibration) {
     let children: Vec<NodeId> = tree.children(node).collect();
-    let scores: Vec<f64> = children.iter().map(|&c| calibration.probability(&tree.nodes()[c].claims)).collect();
+    let claims: Vec<Claims> = children.iter().map(|&c| tree.nodes()[c].claims).collect();
+    let scores = calibration.probabilities(&claims);
     let Some(best) = (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])) else { return };
     let left = (SIBLINGS - scores[best]).max(0.0);
     let others = scores.iter().sum::<f64>() - scores[best];

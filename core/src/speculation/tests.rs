@@ -132,7 +132,7 @@ fn candidates_under_one_node_share_what_there_is() {
     for token in 0..6 {
         let claim = Claim { source: Source::Recycle, major: 0, minor: 0 };
         tree.propose(ROOT, token, claim);
-        (0..100).for_each(|_| calibration.observe(&Claims::of(claim), true));
+        (0..100).for_each(|_| calibration.observe_siblings(&[Claims::of(claim)], Some(0)));
     }
     sources::score_children(&mut tree, ROOT, &calibration);
     let sum: f64 = tree.children(ROOT).map(|child| tree.nodes()[child].probability).sum();

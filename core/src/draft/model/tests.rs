@@ -131,6 +131,24 @@ fn answers_a_batch_of_nodes_each_on_its_own_path() {
 }
 
 #[test]
+fn asked_about_a_path_it_keeps_what_it_would_have_said_itself() {
+    let (mut drafter, rows_run) = drafter(16);
+    commit(&mut drafter, &[1, 2, 3]);
+    let mut tree = DraftTree::new(3);
+    // It says 5, then 8, then 13; the others propose 5, 8, 40, 41.
+    let nodes = [5, 8, 40, 41].iter().fold(vec![ROOT], |mut nodes, &token| {
+        nodes.push(child(&mut tree, nodes[nodes.len() - 1], token, 0.8));
+        nodes
+    });
+    let found = drafter.propose(&tree, &nodes, &Cancel::new()).unwrap().candidates;
+    assert_eq!(firsts(&found), [5, 8, 13, 48, 31]);
+    // Behind its own 13 it has read all but that token.
+    let own = child(&mut tree, nodes[2], 13, 0.9);
+    assert_eq!(firsts(&drafter.propose(&tree, &[own], &Cancel::new()).unwrap().candidates), [21]);
+    assert_eq!(*rows_run.lock().unwrap(), [7, 1]);
+}
+
+#[test]
 fn after_a_rejection_reads_only_the_correction() {
     let (mut drafter, rows_run) = drafter(16);
     commit(&mut drafter, &[1, 2, 3]);

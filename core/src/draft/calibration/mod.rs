@@ -5,14 +5,23 @@
 //! (`major`, `minor`), each cell keeps exponentially forgotten counts of offers and hits, and a cell with little evidence leans
 //! on its row (`major`), that on the whole source, and that on a prior (hierarchical shrinkage of a Beta mean). On top, one
 //! shift in log-odds per source follows a change of subject faster than the cells can. A token that several sources propose has
-//! its own counts by the set of its sources, leaning on its best source.
+//! its own counts by the set of its sources, leaning on its best source. Where the draft model was asked, a candidate is worth what
+//! such candidates were worth against such rivals ([`contest`]): what the others say is worth little where the model says otherwise.
 //!
 //! Learning is free of selection bias: the target's choice is known at every *reached* row, so every candidate proposed under
 //! a reached node is a labelled example, verified or not.
 //!
 //! Deliberately not here: what the figures of a claim mean (each source says so), and when to speculate (`governor`).
 
+mod contest;
+mod count;
+#[cfg(test)]
+mod tests;
+
 use crate::tree::{Claim, Claims, Source};
+
+use contest::{Contest, Words};
+use count::Count;
 
 /// Offers after which a cell's old evidence weighs 1/e: a cell follows drift within a few dozen offers of its own.
 const CELL_WINDOW: f64 = 32.0;
@@ -25,9 +34,6 @@ const SOURCE_WINDOW: f64 = 128.0;
 const FIRST_WINDOW: f64 = 24.0;
 const FIRST_LONG_WINDOW: f64 = 256.0;
 const AGEING: f64 = 0.93;
-
-/// Offers' worth of trust that a cell places in the level above it.
-const SHRINKAGE: f64 = 4.0;
 
 /// Step of the per-source shift in log-odds per offer, and how much of the shift each offer leaves: it answers within about
 /// ten offers and forgets within about fifty, when the cells have caught up.
@@ -54,26 +60,6 @@ const SPOILED_PRIOR: f64 = 0.03;
 
 /// Bins of the best source's estimate for candidates of several sources.
 const JOINT_BINS: usize = 10;
-
-/// Exponentially forgotten counts of one kind of candidate.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Count {
-    offers: f64,
-    hits: f64,
-}
-
-impl Count {
-    fn observe(&mut self, hit: bool, window: f64) {
-        let keep = 1.0 - 1.0 / window;
-        self.offers = self.offers * keep + 1.0;
-        self.hits = self.hits * keep + f64::from(u8::from(hit));
-    }
-
-    /// Hit rate, leaning on `prior` as on `SHRINKAGE` offers.
-    fn rate(&self, prior: f64) -> f64 {
-        (self.hits + SHRINKAGE * prior) / (self.offers + SHRINKAGE)
-    }
-}
 
 /// The counts of one source.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +131,7 @@ pub struct Calibration {
     /// Where the draft model's best candidate was wrong (right): how often the tree's best was right (wrong).
     rescued: Count,
     spoiled: Count,
+    contest: Contest,
 }
 
 impl Default for Calibration {
@@ -162,6 +149,7 @@ impl Calibration {
             behind: Default::default(),
             rescued: Count::default(),
             spoiled: Count::default(),
+            contest: Contest::default(),
         }
     }
 
@@ -174,13 +162,44 @@ impl Calibration {
         }
     }
 
+    /// Probability of each of the candidates under one node, with what they say about each other.
+    pub fn probabilities(&self, siblings: &[Claims]) -> Vec<f64> {
+        let contested = self.contested(siblings).into_iter().map(|(own, best)| self.contest.probability(own, best));
+        contested
+            .zip(siblings)
+            .map(|(p, claims)| p.map_or_else(|| self.probability(claims), |p| p.clamp(FLOOR, 1.0 - FLOOR)))
+            .collect()
+    }
+
+    /// Of each candidate under one node, what the draft model's and the others' words are worth by themselves; and the most that
+    /// each of the two says of any of them.
+    fn contested(&self, siblings: &[Claims]) -> Vec<(Words, Words)> {
+        let words = |claims: &Claims| {
+            let (model, others) = claims.split(Source::Model);
+            let worth = |claims: Claims| (claims.mask() > 0).then(|| self.probability(&claims));
+            Words { model: worth(model), others: worth(others) }
+        };
+        let each: Vec<Words> = siblings.iter().map(words).collect();
+        let best = each.iter().fold(Words::default(), |best, words| best.max(*words));
+        each.into_iter().map(|words| (words, best)).collect()
+    }
+
+    /// Learns from one reached row with these candidates: which of them, if any, the target chose.
+    pub fn observe_siblings(&mut self, siblings: &[Claims], chosen: Option<usize>) {
+        for (i, (own, best)) in self.contested(siblings).into_iter().enumerate() {
+            self.contest.observe(own, best, chosen == Some(i));
+        }
+        for (i, claims) in siblings.iter().enumerate() {
+            self.observe(claims, chosen == Some(i));
+        }
+    }
+
     /// The most that any one source's claim is worth.
     fn best(&self, claims: &Claims) -> f64 {
         claims.iter().map(|claim| self.sources[claim.source.index()].probability(claim)).fold(0.0, f64::max)
     }
 
-    /// Learns from one candidate under a reached row: whether the target chose it.
-    pub fn observe(&mut self, claims: &Claims, hit: bool) {
+    fn observe(&mut self, claims: &Claims, hit: bool) {
         if claims.iter().count() > 1 {
             let best = bin(self.best(claims));
             if let Some(bins) = self.joint.get_mut(claims.mask()) {
@@ -263,168 +282,4 @@ pub fn class_of(foreseen: f64) -> usize {
 /// The bin of a probability.
 fn bin(p: f64) -> usize {
     (0..JOINT_BINS - 1).take_while(|&i| p >= (i + 1) as f64 / JOINT_BINS as f64).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn claim(source: Source, major: u8, minor: u8) -> Claim {
-        Claim { source, major, minor }
-    }
-
-    /// A synthetic source: hits come evenly, as often as `rate` says.
-    fn feed(calibration: &mut Calibration, claims: &Claims, rate: f64, n: usize) {
-        let mut due = 0.0;
-        for _ in 0..n {
-            due += rate;
-            let hit = due >= 1.0;
-            due -= f64::from(u8::from(hit));
-            calibration.observe(claims, hit);
-        }
-    }
-
-    #[test]
-    fn converges_on_each_cell_of_a_synthetic_source() {
-        let mut calibration = Calibration::new();
-        let rates = [0.05, 0.3, 0.6, 0.95];
-        for _ in 0..60 {
-            for (major, rate) in (0..).zip(rates) {
-                feed(&mut calibration, &Claims::of(claim(Source::Context, major, 0)), rate, 20);
-            }
-        }
-        for (major, rate) in (0..).zip(rates) {
-            let p = calibration.probability(&Claims::of(claim(Source::Context, major, 0)));
-            assert!((p - rate).abs() < 0.08, "cell {major}: {p} instead of {rate}");
-        }
-    }
-
-    #[test]
-    fn a_new_cell_leans_on_its_row_and_source() {
-        let mut calibration = Calibration::new();
-        let fresh = Claims::of(claim(Source::Model, 3, 1));
-        assert!((calibration.probability(&fresh) - PRIOR).abs() < 1e-9);
-        feed(&mut calibration, &Claims::of(claim(Source::Model, 3, 0)), 0.9, 100);
-        feed(&mut calibration, &Claims::of(claim(Source::Model, 7, 0)), 0.1, 100);
-        assert!(calibration.probability(&fresh) > 0.6);
-        assert!(calibration.probability(&Claims::of(claim(Source::Model, 7, 1))) < 0.3);
-        assert!((calibration.probability(&Claims::of(claim(Source::Reuse, 3, 1))) - PRIOR).abs() < 1e-9);
-    }
-
-    #[test]
-    fn follows_a_collapse_and_a_recovery_within_twenty_offers() {
-        let mut calibration = Calibration::new();
-        let claims = Claims::of(claim(Source::Context, 5, 2));
-        feed(&mut calibration, &claims, 0.9, 300);
-        feed(&mut calibration, &claims, 0.0, 20);
-        assert!(calibration.probability(&claims) < 0.25, "{}", calibration.probability(&claims));
-        feed(&mut calibration, &claims, 0.0, 200);
-        assert!(calibration.probability(&claims) < 0.02, "{}", calibration.probability(&claims));
-        feed(&mut calibration, &claims, 0.9, 20);
-        assert!(calibration.probability(&claims) > 0.5, "{}", calibration.probability(&claims));
-    }
-
-    #[test]
-    fn agreement_has_its_own_record() {
-        let mut calibration = Calibration::new();
-        let (context, model) = (claim(Source::Context, 1, 0), claim(Source::Model, 1, 0));
-        let mut both = Claims::of(context);
-        both.join(model);
-        for _ in 0..100 {
-            feed(&mut calibration, &both, 1.0, 1);
-            feed(&mut calibration, &Claims::of(context), 0.0, 1);
-            feed(&mut calibration, &Claims::of(model), 0.0, 1);
-        }
-        assert!(calibration.probability(&both) > 0.9);
-        assert!(calibration.probability(&Claims::of(context)) < 0.65);
-    }
-
-    #[test]
-    fn coverage_and_first_rate_are_per_source() {
-        let mut calibration = Calibration::new();
-        (0..200).for_each(|i| calibration.observe_node(Source::Model, i % 2 == 0, true));
-        assert!((calibration.first_rate(Source::Model) - 0.5).abs() < 0.03);
-        assert!(calibration.coverage(Source::Model) > 0.9);
-        assert_eq!(calibration.n_checked(Source::Recycle), 0.0);
-    }
-
-    #[test]
-    fn a_bad_run_is_forgotten_and_a_bad_source_is_not() {
-        let mut calibration = Calibration::new();
-        (0..300).for_each(|i| calibration.observe_node(Source::Model, i % 4 != 0, true));
-        (0..10).for_each(|_| calibration.observe_node(Source::Model, false, false));
-        assert!(calibration.first_rate(Source::Model) < 0.55);
-        (0..40).for_each(|_| calibration.age(Source::Model));
-        assert!(calibration.first_rate(Source::Model) > 0.65);
-        (0..600).for_each(|_| calibration.observe_node(Source::Model, false, false));
-        (0..1000).for_each(|_| calibration.age(Source::Model));
-        assert!(calibration.first_rate(Source::Model) < 0.1);
-    }
-
-    #[test]
-    fn what_other_sources_add_to_the_model_outlasts_its_absence() {
-        let mut calibration = Calibration::new();
-        for i in 0..200 {
-            let model_hit = i % 4 != 0;
-            calibration.observe_node(Source::Model, model_hit, model_hit);
-            calibration.observe_company(0.9, model_hit, model_hit || i % 8 == 0);
-        }
-        assert!((calibration.first_rate(Source::Model) - 0.75).abs() < 0.08);
-        assert!((calibration.mean_rate_in_company() - 0.87).abs() < 0.06, "{}", calibration.mean_rate_in_company());
-        (0..300).for_each(|_| calibration.observe_node(Source::Model, false, false));
-        assert!((calibration.mean_rate_in_company() - 0.5).abs() < 0.1, "only the model itself was seen to fail");
-    }
-
-    #[test]
-    fn the_model_is_trusted_by_how_surely_the_token_before_was_foreseen() {
-        let mut calibration = Calibration::new();
-        assert_eq!(calibration.rates_in_company(), [calibration.mean_rate_in_company(); CLASSES]);
-        for i in 0..400 {
-            let (foreseen, hit) = if i % 2 == 0 { (0.99, true) } else { (0.1, i % 8 == 1) };
-            calibration.observe_node(Source::Model, hit, hit);
-            calibration.observe_company(foreseen, hit, hit);
-        }
-        let rates = calibration.rates_in_company();
-        assert!(rates[CLASSES - 1] > 0.9 && (rates[0] - 0.25).abs() < 0.1, "{rates:?}");
-        assert!((rates[1] - calibration.mean_rate_in_company()).abs() < 1e-12, "never seen, so as anywhere");
-        assert_eq!([0.0, 0.6, 0.9, 1.0].map(class_of), [0, 1, 2, 3]);
-    }
-
-    proptest! {
-        #[test]
-        fn stays_within_zero_and_one(
-            steps in prop::collection::vec((0usize..5, any::<u8>(), any::<u8>(), any::<bool>(), any::<bool>()), 0..400)
-        ) {
-            let mut calibration = Calibration::new();
-            for (source, major, minor, hit, joined) in steps {
-                let mut claims = Claims::of(claim(Source::ALL[source], major, minor));
-                if joined {
-                    claims.join(claim(Source::Model, minor, major));
-                }
-                calibration.observe(&claims, hit);
-                let p = calibration.probability(&claims);
-                prop_assert!((0.0..=1.0).contains(&p));
-            }
-            prop_assert_eq!(calibration.probability(&Claims::default()), 0.0);
-        }
-
-        #[test]
-        fn a_hit_never_lowers_and_a_miss_never_raises_the_estimate(
-            history in prop::collection::vec((0u8..3, any::<bool>()), 0..200), major in 0u8..3, hit in any::<bool>()
-        ) {
-            let mut calibration = Calibration::new();
-            for (major, hit) in history {
-                calibration.observe(&Claims::of(claim(Source::Recycle, major, 0)), hit);
-            }
-            let claims = Claims::of(claim(Source::Recycle, major, 0));
-            let table = &calibration.sources[Source::Recycle.index()];
-            let before = table.unshifted(claim(Source::Recycle, major, 0));
-            calibration.observe(&claims, hit);
-            let after = calibration.sources[Source::Recycle.index()].unshifted(claim(Source::Recycle, major, 0));
-            let rose = after - before;
-            prop_assert!((hit && rose >= -1e-12) || (!hit && rose <= 1e-12));
-        }
-    }
 }
