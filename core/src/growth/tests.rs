@@ -136,9 +136,9 @@ fn one_call_is_about_the_whole_path_on_which_the_sources_may_agree() {
     assert_eq!(first, (0..=6).map(|n| (1..=n).collect()).collect::<Vec<Vec<Token>>>());
     assert_eq!(tree.path(sources.asked[1][0]), [1, 2, 3, 90], "{:?}", sources.asked);
     assert!(growth.selected.iter().any(|&node| tree.path(node) == [1, 2, 3, 90, 91]));
-    // Where a second row costs the draft model as much as a second call, it is asked one by one.
+    // Where another row costs the draft model more than another call, it is asked one by one.
     let mut sources = Fixed::chain(&[0.7; 6]);
-    sources.quote = Some(quote(0.9, (0..=16).map(|n| 2.0 * f64::from(n)).collect()));
+    sources.quote = Some(quote(0.9, (0..=16).map(|n| 6.0 * f64::from(n) - 4.0).collect()));
     grow(&mut DraftTree::new(0), &mut sources, &linear(30.0, 1.0), Limits::default()).unwrap();
     assert_eq!(sources.asked[0].len(), 1);
 }
