@@ -6,7 +6,8 @@
 //! bits.
 //!
 //! Models with a running state (Mamba, RWKV, hybrids) run chains only. Their state cannot be cut, so after a rollback, a
-//! partial commit or a truncation the next pass first reads the history again.
+//! partial commit or a truncation the next pass first reads the history again. So it does after an exception, which takes the context
+//! with it.
 
 mod leaves;
 #[doc(hidden)]
@@ -268,6 +269,10 @@ impl Executor for LlamaExecutor {
             self.cut(self.cached);
         }
         self.tried = true;
+        if self.context.is_broken() {
+            self.context.renew()?;
+            self.cut(0);
+        }
         self.restore_history(cancel)?;
         self.share_history();
         self.fill_batch();
