@@ -37,7 +37,9 @@ pub struct LlamaVocabulary {
 }
 
 impl LlamaVocabulary {
-    /// Loads the vocabulary of the model at `path`, and no weights.
+    /// Loads the vocabulary of the model at `path`, and no weights. [`Model::load`](crate::Model::load) checks a file first; here it is
+    /// expected to have passed [`validate_vocabulary`](crate::gguf::validate::validate_vocabulary), since llama.cpp ends the process on
+    /// some that have not.
     ///
     /// Fails as loading a model does, and with `Tokenizer` if the file has no vocabulary.
     pub fn load(path: &Path) -> Result<Self> {

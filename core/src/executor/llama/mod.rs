@@ -68,6 +68,8 @@ pub struct LlamaWeights {
 
 impl LlamaWeights {
     /// Loads the model at `path`. `progress` is told the part that is loaded, 0.0 to 1.0, and `cancel` polled meanwhile.
+    /// [`Model::load`](crate::Model::load) checks a file first; here it is expected to have passed
+    /// [`validate`](crate::gguf::validate::validate), since llama.cpp ends the process on some that have not.
     ///
     /// Fails with `File`, `InvalidModel` with llama.cpp's reason, `UnsupportedModel` for models that do not generate text,
     /// `InvalidOption`, `Cancelled`.
