@@ -32,7 +32,7 @@ struct Prices {
     draft: Curve,
 }
 
-const DRAFT: Curve = &[(1, 1.4), (4, 1.7), (8, 2.0), (16, 2.8), (32, 5.0), (64, 10.0)];
+const DRAFT: Curve = &[(1, 1.1), (4, 1.4), (8, 1.8), (16, 2.6), (32, 5.0), (64, 10.0)];
 const PRICES: [Prices; 3] = [
     Prices {
         name: "q8_0",

@@ -12,7 +12,7 @@ use super::settling::Shadow;
 use super::{Drafting, Speculation};
 
 /// Rows of a tree at most while only plain passes were measured.
-const FIRST_ROWS: usize = 4;
+pub(super) const FIRST_ROWS: usize = 8;
 
 /// The step by which experience changes the hope put into the draft model, and by which it returns while the model is not asked,
 /// so that it is tried again.

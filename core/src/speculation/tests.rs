@@ -77,11 +77,11 @@ fn without_any_measurement_the_first_pass_is_plain() {
     read(&mut spec, &text[..30]);
     let passes = decode(&mut spec, &text, 30);
     assert_eq!(passes[0], 1);
-    assert!(passes.iter().any(|&rows| rows > 4), "{passes:?}");
+    assert!(passes.iter().any(|&rows| rows > planning::FIRST_ROWS), "{passes:?}");
     // All passes take as long here: from the second size on, rows look free.
     for (i, &rows) in passes.iter().enumerate() {
         let tried = passes[..i].iter().copied().max().unwrap_or(0);
-        assert!(rows <= (2 * tried).max(4), "{passes:?}");
+        assert!(rows <= (2 * tried).max(planning::FIRST_ROWS), "{passes:?}");
     }
 }
 

@@ -15,7 +15,7 @@ const SURE: [f64; 5] = [0.15, 0.4, 0.65, 0.85, 0.95];
 const SAYINGS: usize = 1 + 2 * (SURE.len() + 1);
 
 /// Offers after which a cell's old evidence weighs 1/e.
-const WINDOW: f64 = 64.0;
+const WINDOW: f64 = 32.0;
 
 /// What the draft model and the other sources together think of one candidate; `None` where they do not name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -108,8 +108,8 @@ mod tests {
             contest.observe(MODELS, BOTH, false);
             contest.observe(BOTH, BOTH, true);
         }
-        assert!(contest.probability(OTHERS, BOTH).unwrap() > 0.9);
-        assert!(contest.probability(MODELS, BOTH).unwrap() < 0.1);
+        assert!(contest.probability(OTHERS, BOTH).unwrap() > 0.85);
+        assert!(contest.probability(MODELS, BOTH).unwrap() < 0.15);
         assert!(contest.probability(BOTH, BOTH).unwrap() > 0.9);
     }
 
