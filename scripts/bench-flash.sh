@@ -48,6 +48,8 @@ same=(--ctx "$ctx" --kv-type q8_0)
 "$fulcrum" generate -m "$model" -p x --raw -n 1 "${same[@]}" --memory-budget "$budget" >/dev/null
 for mode in ${modes//,/ }; do
   own=(--memory-budget "$budget" "${draft[@]}")
+  # Who does not draft does not keep a draft model in memory.
+  [ "$mode" != off ] || own=(--memory-budget "$budget")
   [ "$mode" != llama ] || own=()
   scripts/with-limits.sh --memory "$memory" --read-bps "$bps" --disk "$model" --cold "$model" -- \
     "$fulcrum" bench -m "$model" --workload "${workloads[@]}" --limit "$limit" -n "$n" --modes "$mode" "${same[@]}" --rounds 1 --cold --json "${own[@]}" \

@@ -9,12 +9,15 @@
 
 use crate::cost::Prices;
 use crate::draft::calibration::{CLASSES, class_of};
-use crate::tree::{DraftTree, NodeId};
+use crate::tree::{DraftTree, NodeId, Source};
 
 use super::{Grower, MARGIN, Prefix};
 
 /// Steps for which a draft model's run of accepted tokens is thought ahead.
 const LOOKAHEAD: usize = 16;
+
+/// Tokens' worth of trust in the model's record, beside how sure it was along the path at hand.
+const RECORD_WEIGHT: f64 = 3.0;
 
 /// A figure for each of the next levels below a node.
 type Levels = [f64; LOOKAHEAD];
@@ -170,7 +173,11 @@ impl Grower<'_> {
 /// `levels` leave open: the two are taken to be right independently of each other.
 fn gains(tree: &DraftTree, node: NodeId, levels: &[Levels], quote: &Quote) -> Levels {
     let reach = tree.nodes()[node].reach;
-    let rate = quote.rates_behind[class_of(tree.nodes()[node].probability)].clamp(0.0, 1.0);
+    let known = quote.rates_behind[class_of(tree.nodes()[node].probability)].clamp(0.0, 1.0);
+    // How surely it has spoken along the path so far says how surely it will go on: texts are foreseeable in stretches.
+    let spoken = tree.ancestors(node).filter(|&above| tree.nodes()[above].claims.by(Source::Model).is_some());
+    let (n, sum) = spoken.fold((0.0, 0.0), |(n, sum), above| (n + 1.0, sum + tree.nodes()[above].probability));
+    let rate = (sum + RECORD_WEIGHT * known) / (n + RECORD_WEIGHT);
     let mut chain = reach;
     let below = levels.get(node).copied().unwrap_or_default();
     below.map(|selected| {

@@ -188,6 +188,18 @@ fn the_model_is_asked_behind_what_was_foreseen_where_only_there_it_is_right() {
 }
 
 #[test]
+fn a_model_that_is_sure_is_asked_further_than_its_record_says() {
+    let rounds = |p: f64| {
+        let mut sources = Fixed { quote: Some(quote(0.8, vec![0.0, 1.0])), ..Fixed::default() };
+        for n in 0..16 {
+            sources.model.insert((0..n).collect(), vec![(n, p)]);
+        }
+        grow(&mut DraftTree::new(0), &mut sources, &linear(15.0, 2.0), Limits::default()).unwrap().model_rounds
+    };
+    assert!(rounds(0.8) < 8 && rounds(0.99) > 12, "{} {}", rounds(0.8), rounds(0.99));
+}
+
+#[test]
 fn nothing_is_verified_for_the_end_of_a_text() {
     for n in 0..=3 {
         let mut sources = Fixed { end: Some(3), ..Fixed::chain(&[0.9; 6]) };
