@@ -49,7 +49,7 @@ fuzz seconds="60":
 bindings:
     bash scripts/generate-bindings.sh "$(bash scripts/portable.sh)"
 
-# The Kotlin package: just kotlin test|lint|format|consumer|shrunk.
+# The Kotlin package: just kotlin test|lint|format|docs|consumer|shrunk.
 kotlin command="test":
     bash scripts/kotlin.sh {{ command }}
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The Kotlin package: scripts/kotlin.sh test|lint|format|consumer|shrunk
+# The Kotlin package: scripts/kotlin.sh test|lint|format|docs|consumer|shrunk
 #
 #   test      compiles it with the library inside, tests it on the JVM, and publishes it into build/maven
 #   lint      checks formatting and style; format sets them right
+#   docs      makes the documentation; what an app sees and has none is an error
 #   consumer  builds and runs a program that knows nothing but the published coordinates (after test)
 #   shrunk    runs that program with its code shrunk by the rules that the Android package brings (after consumer)
 #
@@ -42,6 +43,7 @@ case "${1:-}" in
     ;;
   lint) "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec ;;
   format) "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec -Dktlint.option=--format ;;
+  docs) "${maven[@]}" -f bindings/kotlin/pom.xml -P dokka dokka:dokka ;;
   consumer)
     # Always from the published files, never from what an earlier run left in Maven's cache.
     rm -rf "${HOME}/.m2/repository/dev/fulcrum"
@@ -75,7 +77,7 @@ case "${1:-}" in
     java -cp "$work/program.jar" MainKt "$model"
     ;;
   *)
-    echo 'usage: scripts/kotlin.sh test|lint|format|consumer|shrunk' >&2
+    echo 'usage: scripts/kotlin.sh test|lint|format|docs|consumer|shrunk' >&2
     exit 2
     ;;
 esac

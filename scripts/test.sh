@@ -145,6 +145,7 @@ part 'generated bindings' check_generated_bindings
 if has_java; then
   part 'Kotlin formatting' bash scripts/kotlin.sh lint
   part 'Kotlin package' bash scripts/kotlin.sh test
+  part 'Kotlin documentation' bash scripts/kotlin.sh docs
   part 'Kotlin consumer' bash scripts/kotlin.sh consumer
   part 'Kotlin consumer, shrunk' bash scripts/kotlin.sh shrunk
   if has_python; then

@@ -16,8 +16,8 @@ use crate::error::{ErrorKind, Result};
 /// Text that may wait for its consumer, in bytes: a few hundred tokens.
 const CAPACITY: usize = 1024;
 
-/// Time between two pieces at least, but for the last: a frame of a screen with 120 Hz.
-const FRAME: Duration = Duration::from_millis(8);
+/// Time between two pieces at least, but for the last: a frame of a screen with 60 Hz.
+const FRAME: Duration = Duration::from_millis(16);
 
 /// A turn that is under way, or was.
 #[derive(Default)]

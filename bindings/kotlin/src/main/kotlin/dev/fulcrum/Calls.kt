@@ -1,5 +1,6 @@
 package dev.fulcrum
 
+import kotlinx.coroutines.CancellableContinuation
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.Runnable
 import kotlinx.coroutines.suspendCancellableCoroutine
@@ -25,14 +26,31 @@ internal suspend fun <T> blocking(
 ): T =
     suspendCancellableCoroutine { continuation ->
         continuation.invokeOnCancellation { cancel() }
-        val work =
-            Runnable {
-                val result = runCatching { translated(call) }
-                result.onSuccess { continuation.resume(it) { _, value, _ -> value?.let(discard) } }
-                result.onFailure { continuation.resumeWithException(it) }
-            }
+        val work = Runnable { continuation.resumeWith(discard, call) }
         Dispatchers.IO.dispatch(EmptyCoroutineContext, work)
     }
+
+/**
+ * Makes a call that waits, on this thread: for a coroutine that runs where threads may wait. When the coroutine is cancelled,
+ * [cancel] ends the call.
+ */
+internal suspend fun <T> waiting(
+    cancel: () -> Unit,
+    call: () -> T,
+): T =
+    suspendCancellableCoroutine { continuation ->
+        continuation.invokeOnCancellation { cancel() }
+        continuation.resumeWith({}, call)
+    }
+
+private fun <T> CancellableContinuation<T>.resumeWith(
+    discard: (T & Any) -> Unit,
+    call: () -> T,
+) {
+    val result = runCatching { translated(call) }
+    result.onSuccess { resume(it) { _, value, _ -> value?.let(discard) } }
+    result.onFailure { resumeWithException(it) }
+}
 
 /** Keeps an app's exception out of the library, which called the app: it goes where uncaught ones go. */
 @Suppress("TooGenericExceptionCaught")

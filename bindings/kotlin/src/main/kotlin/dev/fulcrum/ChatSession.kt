@@ -1,7 +1,11 @@
 package dev.fulcrum
 
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.buffer
 import kotlinx.coroutines.flow.flow
+import kotlinx.coroutines.flow.flowOn
 import kotlinx.coroutines.flow.last
 
 /**
@@ -102,12 +106,13 @@ public class ChatSession internal constructor(
      */
     override fun close(): Unit = native.end()
 
+    /** One thread waits for every piece, so that only the collector is woken for it; it is ahead by the piece in its hands. */
     private fun events(ask: () -> NativeStream): Flow<Event> =
         flow {
             val stream = translated(ask)
             try {
                 while (true) {
-                    val piece = blocking(cancel = stream::cancel) { stream.next() } ?: break
+                    val piece = waiting(cancel = stream::cancel) { stream.next() } ?: break
                     emit(Event.Text(piece))
                 }
                 stream.response()?.let { emit(Event.Done(it)) }
@@ -115,7 +120,7 @@ public class ChatSession internal constructor(
                 stream.cancel()
                 stream.close()
             }
-        }
+        }.buffer(Channel.RENDEZVOUS).flowOn(Dispatchers.IO)
 }
 
 /** Collects the whole answer and returns it. */

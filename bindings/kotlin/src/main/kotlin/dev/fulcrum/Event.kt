@@ -8,11 +8,13 @@ import kotlinx.coroutines.flow.map
 public sealed interface Event {
     /** A piece of the text: whole code points, in order, as large as the collector is slow. */
     public data class Text(
+        /** The piece, never empty. */
         val text: String,
     ) : Event
 
     /** The answer is complete, and part of the history. */
     public data class Done(
+        /** The answer, with its text and its figures. */
         val response: Response,
     ) : Event {
         /** The figures of the answer. */

@@ -2,60 +2,76 @@ package dev.fulcrum
 
 /** What can go wrong, by kind. The message is one line: what happened, with which file or value, and what to do about it. */
 public sealed class FulcrumException(
+    /** One line for a person. */
     override val message: String,
 ) : Exception(message) {
     /** The file at [path] could not be opened, read or written, as [action] says. */
     public class File(
         message: String,
+        /** What was tried: `open`, `read`, `map`, `write`. */
         public val action: String,
+        /** The file. */
         public val path: String,
     ) : FulcrumException(message)
 
     /** The file at [path] is not a GGUF file, or is damaged. */
     public class InvalidModel(
         message: String,
+        /** The file. */
         public val path: String,
+        /** What is wrong with it, and where in the file. */
         public val reason: String,
     ) : FulcrumException(message)
 
     /** The file at [path] is sound, but nothing here can run what it describes. */
     public class UnsupportedModel(
         message: String,
+        /** The file. */
         public val path: String,
+        /** What is missing. */
         public val reason: String,
     ) : FulcrumException(message)
 
     /** A tokenizer file or the vocabulary in a model cannot be used. */
     public class Tokenizer(
         message: String,
+        /** What is wrong, and with which file or token. */
         public val reason: String,
     ) : FulcrumException(message)
 
     /** The model's chat template cannot be rendered. */
     public class Template(
         message: String,
+        /** The template engine's message, with the line. */
         public val reason: String,
     ) : FulcrumException(message)
 
     /** The conversation needs [needed] tokens of a context that holds [capacity]. */
     public class ContextFull(
         message: String,
+        /** Tokens that would have to be in the context. */
         public val needed: Long,
+        /** Tokens the context holds. */
         public val capacity: Long,
     ) : FulcrumException(message)
 
     /** The option named [option] has a value that cannot be used. */
     public class InvalidOption(
         message: String,
+        /** The option's name, for example `top_p`. */
         public val option: String,
+        /** Why the value cannot be used, with the value. */
         public val reason: String,
     ) : FulcrumException(message)
 
     /** [needed] bytes for [what] are more than the system can give, which is [available] where it says so. */
     public class OutOfMemory(
         message: String,
+        /** What was to be allocated. */
         public val what: String,
+        /** Bytes asked for. */
         public val needed: Long,
+        /** Bytes known to be available, where the system says so. */
         public val available: Long?,
     ) : FulcrumException(message)
 
@@ -77,14 +93,18 @@ public sealed class FulcrumException(
     /** ggml or llama.cpp reported a failure of [operation]. */
     public class Backend(
         message: String,
+        /** What was being done. */
         public val operation: String,
+        /** The backend's status or last log line. */
         public val reason: String,
     ) : FulcrumException(message)
 
     /** [operation] broke a documented rule of the API. */
     public class Misuse(
         message: String,
+        /** The call. */
         public val operation: String,
+        /** The rule. */
         public val reason: String,
     ) : FulcrumException(message)
 }

@@ -68,6 +68,7 @@ public class Model internal constructor(
             throw FulcrumException.Closed("the model is closed")
         }
 
+    /** Where models come from. */
     public companion object {
         /**
          * Loads the GGUF file at [path]; of a split model, any of its files. Cancelling the coroutine stops loading.
@@ -120,13 +121,15 @@ public class Model internal constructor(
 
 /** How loading goes on. */
 public sealed interface Loading {
-    /** A part is loaded: [share] of the whole, from 0 to 1. */
+    /** A part is loaded. */
     public data class Progress(
+        /** The share of the whole that is loaded, from 0 to 1. */
         val share: Float,
     ) : Loading
 
     /** The model is loaded. */
     public data class Ready(
+        /** The model; closing it is up to whoever collects. */
         val model: Model,
     ) : Loading
 }

@@ -91,7 +91,7 @@ class AnswersTest {
                     pieces += it
                 }
                 assertEquals(session.history.last().content, pieces.joinToString(""))
-                assertTrue(pieces.all { it.length <= Pocket.waitingBytes }, "${pieces.map { it.length }} bytes came at once")
+                assertTrue(pieces.all { it.length <= Pocket.pieceBytes }, "${pieces.map { it.length }} bytes came at once")
             }
         }
 

@@ -5,6 +5,7 @@ import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.onEach
+import kotlinx.coroutines.flow.take
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.test.runTest
@@ -26,7 +27,7 @@ class EndsTest {
         return session.metrics.also { assertEquals(1, it.cancelled) }
     }
 
-    /** Decoding of [Pocket.monotone] stopped where it was: what was not [collected] had filled the buffer, or is one step. */
+    /** Decoding of [Pocket.monotone] stopped where it was: what was not [collected] was waiting, or is one step. */
     private fun assertStopped(
         session: ChatSession,
         collected: String,
@@ -87,6 +88,20 @@ class EndsTest {
                 assertTrue(failure is Full, "$failure")
                 assertStopped(session, text)
                 assertTrue(session.respond("Hello!", Pocket.short()).isNotEmpty(), "the session is of no use any more")
+            }
+        }
+
+    @Test
+    fun `little waits for a collector that takes its time`() =
+        runTest {
+            model.session { session ->
+                var text = ""
+                session.streamResponse("Hello!", Pocket.monotone).text().take(1).collect {
+                    text = it
+                    // In that time much more would be decoded.
+                    Thread.sleep(3000)
+                }
+                assertStopped(session, text)
             }
         }
 

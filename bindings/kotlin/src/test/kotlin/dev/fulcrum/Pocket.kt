@@ -34,8 +34,11 @@ internal object Pocket {
         twice.encodeToByteArray().size / 2
     }
 
-    /** The most bytes that wait for a collector: a full buffer, and the token that filled it. */
-    val waitingBytes: Int by lazy { 1023 + monotoneBytes }
+    /** The most bytes of a piece: a full buffer, and the token that filled it. */
+    val pieceBytes: Int by lazy { 1023 + monotoneBytes }
+
+    /** The most bytes that wait for a collector: the piece on its way to it, and the next. */
+    val waitingBytes: Int by lazy { 2 * pieceBytes }
 
     fun short(tokens: Int = 24): GenerationOptions = GenerationOptions(maxTokens = tokens)
 
