@@ -56,6 +56,8 @@ struct State {
     failed: Option<Error>,
     stopped: bool,
     ended: bool,
+    /// Passes begun. What an earlier one asked for may still fail, but is no failure of this one's: it is read again.
+    passes: u64,
     in_flight: usize,
     busy_since: Option<Instant>,
     figures: FlashMetrics,
@@ -108,6 +110,7 @@ impl Stream {
             failed: None,
             stopped: false,
             ended: false,
+            passes: 0,
             in_flight: 0,
             busy_since: None,
             figures: FlashMetrics::default(),
@@ -146,7 +149,10 @@ impl Stream {
         };
         self.shared.source.check_unchanged()?;
         // What went wrong while nobody asked is tried again.
-        self.shared.resume(&mut self.shared.state.lock());
+        let mut state = self.shared.state.lock();
+        state.passes += 1;
+        self.shared.resume(&mut state);
+        drop(state);
         Ok(Pass { stream: self, _turn: turn })
     }
 
@@ -303,11 +309,11 @@ impl Shared {
         if state.taken == runs.len() {
             (state.filling, state.taken) = (turn + 1, 0);
         }
-        Some(Request { turn, index, slot, piece })
+        Some(Request { turn, index, slot, piece, asked_in: state.passes })
     }
 
     fn give_back(&self, request: Request, result: Result<Read>, state: &mut State) {
-        let Request { turn, index, slot, piece } = request;
+        let Request { turn, index, slot, piece, asked_in } = request;
         // Nobody waits for what was given up, so nobody is told that it failed.
         let is_wanted = !matches!(state.slots[slot], Slot::Filling { given_up: true, .. });
         match result {
@@ -318,8 +324,10 @@ impl Shared {
             Err(_) if !is_wanted => {}
             Err(error) => {
                 log::warn!("reading layer {}: {error}", self.layer_of(turn));
-                state.failed.get_or_insert(error);
-                state.stopped = true;
+                if asked_in == state.passes {
+                    state.failed.get_or_insert(error);
+                    state.stopped = true;
+                }
                 // From this layer on everything is read again, by whoever asks for it.
                 for slot in &mut state.slots {
                     slot.give_up_from(turn);
@@ -336,6 +344,8 @@ impl Shared {
 }
 
 struct Request {
+    /// The pass during which, or behind which, it was taken.
+    asked_in: u64,
     turn: u64,
     index: usize,
     slot: usize,

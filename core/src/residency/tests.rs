@@ -105,8 +105,7 @@ fn every_kth_read_fails_and_the_pass_after_works() {
         assert!(failures > 0, "every {every}: nothing failed");
         assert!(every > 1 || failures == 20, "every read fails and a pass works");
         rig.file.fail_every.store(0, Relaxed);
-        // What was read ahead before may have failed, and says so once.
-        is_read_error(rig.pass(8));
+        // What was being read ahead meanwhile may still fail; it is read again.
         rig.pass(8).unwrap();
     }
 }
