@@ -104,8 +104,10 @@ check_native_tools() {
 }
 
 say_what_to_install() {
+  local sudo='sudo '
+  [ "$(id -u)" != 0 ] || sudo=''
   if have apt-get; then
-    setup_fail "missing: $1" "install with: sudo apt-get install $1"
+    setup_fail "missing: $1" "install with: ${sudo}apt-get update && ${sudo}apt-get install $1"
   elif [ "$(uname -s)" = Darwin ]; then
     setup_fail "missing: $1" "install with Homebrew (https://brew.sh): brew install $1"
   else

@@ -130,6 +130,12 @@ check_generated_bindings() {
   library=$(bash scripts/portable.sh) && bash scripts/generate-bindings.sh --check "$library"
 }
 
+# The layout of the Android package is checked with it, and the models' scripts are written in it.
+has_python() {
+  local check='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+  python3 -c "$check" 2>/dev/null || { install_packages python3 python3-venv && python3 -c "$check"; }
+}
+
 has_java() {
   if have mvn && have javac; then return 0; fi
   install_packages maven default-jdk-headless
@@ -141,9 +147,13 @@ if has_java; then
   part 'Kotlin package' bash scripts/kotlin.sh test
   part 'Kotlin consumer' bash scripts/kotlin.sh consumer
   part 'Kotlin consumer, shrunk' bash scripts/kotlin.sh shrunk
-  part 'Android package layout' bash scripts/check-android.sh
+  if has_python; then
+    part 'Android package layout' bash scripts/check-android.sh
+  else
+    skip 'Android package layout' 'python3 (3.11 or newer) cannot be had'
+  fi
 else
-  skip 'Kotlin package' 'a JDK and Maven cannot be had'
+  skip 'Kotlin and Android packages' 'a JDK and Maven cannot be had'
 fi
 if bash scripts/swift.sh setup; then
   part 'Swift formatting' bash scripts/swift.sh lint
@@ -155,7 +165,7 @@ else
 fi
 
 if [ -d models/tests ]; then
-  if prepare_python; then
+  if has_python && prepare_python; then
     part 'Python scripts' build/venv/bin/python -m unittest discover -s models/tests
   else
     skip 'Python scripts' 'python3 (3.11 or newer) with venv, numpy and gguf cannot be had'

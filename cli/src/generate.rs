@@ -64,7 +64,7 @@ struct Metrics<'a> {
 impl Generate {
     pub(crate) fn run(self) -> Result<()> {
         let prompt = self.prompt.read()?;
-        let Loaded { model, load_s } = load(&self.model.model, self.model.options())?;
+        let Loaded { model, load_s } = load(self.model.path(), self.model.options())?;
         let session = model.session(SessionOptions { system_prompt: self.system, ..SessionOptions::default() })?;
         let options = self.sampling.generation();
         let mut stream = if self.raw {
@@ -94,7 +94,10 @@ impl PromptArgs {
             }
             (None, None) => ("standard input".into(), io::read_to_string(io::stdin().lock())),
         };
-        let mut text = text.map_err(|source| Failure::Input { from, source })?;
+        let mut text = text.map_err(|source| Failure::Input { from: from.clone(), source })?;
+        if text.trim().is_empty() {
+            return Err(Failure::Usage(format!("no prompt: {} is empty", from.display())));
+        }
         text.truncate(without_line_break(&text).len());
         Ok(text)
     }

@@ -80,6 +80,10 @@ impl Loading<'_> {
         let (route, reason) = file.route(&gguf, options.executor)?;
         let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
+        if (1..info.context_length).contains(&info.train_context_length) {
+            let ModelInfo { context_length, train_context_length, .. } = &info;
+            log::warn!("{}: trained for {train_context_length} tokens; in a context of {context_length}, what lies beyond them may make no sense", path.display());
+        }
         if budget.is_none() {
             check_available("the model's weights", info.weight_bytes)?;
         }
@@ -153,7 +157,7 @@ pub(super) fn thread_options(options: &ModelOptions) -> ThreadOptions {
     let wanted = options.threads.unwrap_or(default.n_threads);
     let too_many = wanted > default.n_threads && wanted <= ThreadOptions::MAX;
     if too_many {
-        log::warn!("{wanted} threads are asked for; there are processors for {}, so many are used", default.n_threads);
+        log::warn!("{wanted} threads are asked for and {} used: there are no processors for more", default.n_threads);
     }
     ThreadOptions {
         n_threads: if too_many { default.n_threads } else { wanted },
