@@ -168,6 +168,9 @@ mod tests {
         let advice = "give it more, or use a smaller model, context or cache type";
         assert_eq!(message(None), format!("not enough memory for it: 3.1 MiB needed; {advice}"));
         let available = Some((2 << 20) - 1);
-        assert_eq!(message(available), format!("not enough memory for it: 3.1 MiB needed, 1.9 MiB available; {advice}"));
+        assert_eq!(
+            message(available),
+            format!("not enough memory for it: 3.1 MiB needed, 1.9 MiB available; {advice}")
+        );
     }
 }

@@ -102,8 +102,10 @@ fn contestants(bench: &Bench) -> Result<Vec<Contestant>> {
         ..options.clone()
     };
     let is_wanted = |wanted: fn(&Mode) -> bool| bench.modes.iter().any(wanted);
-    let own = is_wanted(|mode| *mode != Mode::LlamaCpp).then(|| loading::load(bench.model.path(), options)).transpose()?;
-    let llama = is_wanted(|mode| *mode == Mode::LlamaCpp).then(|| loading::load(bench.model.path(), llama)).transpose()?;
+    let own =
+        is_wanted(|mode| *mode != Mode::LlamaCpp).then(|| loading::load(bench.model.path(), options)).transpose()?;
+    let llama =
+        is_wanted(|mode| *mode == Mode::LlamaCpp).then(|| loading::load(bench.model.path(), llama)).transpose()?;
     let contestant = |mode: &Mode| {
         let loaded = if *mode == Mode::LlamaCpp { &llama } else { &own };
         let model = loaded.as_ref().map(|loaded| fresh(&loaded.model));

@@ -80,10 +80,7 @@ impl Loading<'_> {
         let (route, reason) = file.route(&gguf, options.executor)?;
         let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
-        if (1..info.context_length).contains(&info.train_context_length) {
-            let ModelInfo { context_length, train_context_length, .. } = &info;
-            log::warn!("{}: trained for {train_context_length} tokens; in a context of {context_length}, what lies beyond them may make no sense", path.display());
-        }
+        warn_beyond_training(path, &info);
         if budget.is_none() {
             check_available("the model's weights", info.weight_bytes)?;
         }
@@ -142,6 +139,13 @@ impl Loading<'_> {
         };
         let template = template(&gguf, options, &*vocabulary)?;
         Ok(Model::from_parts(weights, vocabulary, template, info))
+    }
+}
+
+fn warn_beyond_training(path: &Path, info: &ModelInfo) {
+    let (trained, wanted) = (info.train_context_length, info.context_length);
+    if (1..wanted).contains(&trained) {
+        log::warn!("{}: trained for {trained} tokens; past them, in {wanted}, text may make no sense", path.display());
     }
 }
 
