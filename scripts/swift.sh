@@ -75,7 +75,13 @@ sources() {
 }
 
 case "${1:-}" in
-  setup) have_swift || make_chroot ;;
+  setup)
+    # Also that it can be entered: a container may refuse mounts.
+    have_swift || { make_chroot && swiftly swift --version >/dev/null; } || {
+      echo 'error: Swift 6 cannot be run here: neither installed, nor in a Debian 13 of its own, which takes root and mounts' >&2
+      exit 1
+    }
+    ;;
   test)
     build_library
     shift
