@@ -29,6 +29,10 @@ pub struct ModelOptions {
     /// What runs the model. By default the staged executor where it knows the architecture, else llama.cpp's.
     #[uniffi(default)]
     pub executor: Option<ExecutorChoice>,
+    /// Load also a model of an architecture that only llama.cpp knows. Its files are not checked before llama.cpp reads them, which
+    /// ends the app on some that are damaged, so the caller vouches for the file. By default such a model is not supported.
+    #[uniffi(default = false)]
+    pub unchecked_architecture: bool,
     /// How the cache stores keys and values. By default in half precision.
     #[uniffi(default)]
     pub kv_type: Option<KvType>,
@@ -265,6 +269,7 @@ impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
             priority: options.priority.unwrap_or_default(),
             cpu_mask: options.cpu_mask.map(cpus).transpose()?,
             executor: options.executor.unwrap_or_default(),
+            unchecked_architecture: options.unchecked_architecture,
             kv_type: options.kv_type.unwrap_or_default(),
             kernels: options.kernels.unwrap_or_default(),
             batch_size: optional("batch_size", options.batch_size)?.unwrap_or(default.batch_size),

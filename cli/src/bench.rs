@@ -74,6 +74,9 @@ pub(crate) struct Bench {
     /// Memory that the staged executor may take: bytes (600M, 1.5G) or a share of what is free (40%) [default: unlimited]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<MemoryBudget>,
+    /// Load also a model of an architecture that only llama.cpp knows; on some damaged files of these the program ends at once
+    #[arg(long)]
+    unchecked_architecture: bool,
     /// Begin at once: no answer that does not count, no measurement of reading memory, which would take a lot of it
     #[arg(long, requires = "workload")]
     cold: bool,
@@ -138,6 +141,7 @@ impl Bench {
                 threads: self.threads.map(Into::into),
                 kv_type: self.kv_type.unwrap_or_default(),
                 executor: choice,
+                unchecked_architecture: self.unchecked_architecture,
                 memory_budget: match choice {
                     ExecutorChoice::LlamaCpp => MemoryBudget::Unlimited,
                     _ => self.memory_budget.unwrap_or_default(),

@@ -5,7 +5,7 @@ mod summary;
 use crate::failure::Result;
 use crate::options::ModelPath;
 use crate::output;
-use fulcrum::model::{ExecutorChoice, ModelFile};
+use fulcrum::model::{ModelFile, ModelOptions};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io;
@@ -38,7 +38,7 @@ impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
         let file = ModelFile::open(self.model.path())?;
         let summary = Summary::of(&file.gguf()?);
-        let (executor, reason) = match file.executor(ExecutorChoice::Auto) {
+        let (executor, reason) = match file.executor(&ModelOptions::default()) {
             Ok((choice, reason)) => (Some(choice.name()), reason),
             Err(error) => (None, error.to_string()),
         };

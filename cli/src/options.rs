@@ -60,6 +60,9 @@ pub(crate) struct Loading {
     /// What runs the model [default: staged where it knows the architecture, else llama.cpp]
     #[arg(long, value_enum, value_name = "NAME")]
     executor: Option<ExecutorName>,
+    /// Load also a model of an architecture that only llama.cpp knows; on some damaged files of these the program ends at once
+    #[arg(long)]
+    unchecked_architecture: bool,
     /// GGUF file of a smaller model of the same vocabulary that guesses ahead: the same text, sooner
     #[arg(short, long, value_name = "FILE")]
     draft: Option<PathBuf>,
@@ -94,6 +97,7 @@ impl Loading {
             memory_budget: self.memory_budget.unwrap_or_default(),
             cache_dir: self.cache_dir.clone(),
             executor: self.executor.map_or(ExecutorChoice::Auto, ExecutorName::choice),
+            unchecked_architecture: self.unchecked_architecture,
             draft_model: self.draft.clone(),
             kernels: self.kernels.unwrap_or_default(),
             tokenizer: self.tokenizer.clone(),

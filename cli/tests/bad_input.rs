@@ -68,6 +68,40 @@ fn a_truncated_model_is_one_line_from_every_command() {
     }
 }
 
+/// A model of an architecture that llama.cpp knows and nothing here checks.
+fn unchecked() -> Vec<u8> {
+    let sizes = ModelOptions { n_layers: 2, n_embd: 64, n_head: 4, n_ff: 128, ..ModelOptions::new(Family::Llama) };
+    let mut model = random_model(Family::Llama, &sizes.weights(WeightType::Q8_0));
+    for (key, _) in &mut model.metadata {
+        *key = key.replace("llama.", "mistral3.");
+    }
+    model.set("general.architecture", "mistral3").write()
+}
+
+#[test]
+fn an_architecture_that_nothing_checks_is_loaded_on_request_by_every_command() {
+    let path = file("unchecked.gguf", &unchecked());
+    let path = path.to_str().unwrap();
+    let short = ["--threads", "1"];
+    for command in [
+        &["chat", "-m", path, "-n", "4", "--ctx", "128"][..],
+        &["generate", "-m", path, "-p", "hi", "-n", "4", "--ctx", "128"],
+        &["bench", "-m", path, "--prefill", "4", "--decode", "2", "--rounds", "1"],
+    ] {
+        let refused = error_line(&fulcrum(&[command, &short].concat(), b"hello\n"));
+        assert!(refused.contains("`mistral3`") && refused.contains("--unchecked-architecture"), "{refused}");
+        let loaded = fulcrum(&[command, &short, &["--unchecked-architecture"]].concat(), b"hello\n");
+        assert_eq!(code(&loaded), 0, "{command:?} {loaded:?}");
+    }
+    let inspected = fulcrum(&["inspect", "-m", path], b"");
+    assert_eq!(code(&inspected), 0);
+    let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(text.contains("none: ") && text.contains("--unchecked-architecture"), "{text}");
+    let plan = ["plan", path, "--memory-budget", "100M"];
+    assert!(error_line(&fulcrum(&plan, b"")).contains("--unchecked-architecture"));
+    assert!(error_line(&fulcrum(&[&plan[..], &["--unchecked-architecture"]].concat(), b"")).contains("memory_budget"));
+}
+
 #[test]
 fn options_out_of_range_are_one_line() {
     let path = file("sound.gguf", &small());

@@ -91,6 +91,7 @@ fn contestants(bench: &Bench) -> Result<Vec<Contestant>> {
         threads: bench.threads.map(Into::into),
         kernels: bench.kernels.unwrap_or_default(),
         draft_model: bench.draft.clone(),
+        unchecked_architecture: bench.unchecked_architecture,
         memory_budget: bench.memory_budget.unwrap_or_default(),
         ..ModelOptions::default()
     };

@@ -6,7 +6,8 @@
 //! version; each rule names what it guards against where that is not plain.
 //!
 //! For the families the staged executor runs, hyperparameters and every tensor's shape and type are checked. For others,
-//! what all loaders share: their own assertions (a few architectures have some) are not all known here.
+//! what all loaders share: their own assertions (a few architectures have some) are not all known here, so [`knows`] says no, and a
+//! model of theirs is loaded only on the word of the caller.
 //!
 //! Deliberately not known here: whether the weights make sense (a NaN among them gives NaN logits, not a crash), and how a
 //! family computes.
@@ -63,6 +64,9 @@ impl From<KeyError> for Unusable {
     }
 }
 
+/// The longest name of an architecture; the longest known has 16 bytes.
+const MAX_NAME_BYTES: usize = 64;
+
 type Checked = Result<(), Unusable>;
 
 /// Refuses a file that would end the process when llama.cpp loads it, makes a context of it, or reads text with it.
@@ -72,6 +76,11 @@ type Checked = Result<(), Unusable>;
 /// The first thing that is wrong.
 pub fn validate(gguf: &Gguf<'_>) -> Result<(), Unusable> {
     let architecture: &str = gguf.require("general.architecture")?;
+    // It goes into keys, and into lines that are shown to people.
+    if !(1..=MAX_NAME_BYTES).contains(&architecture.len()) || !architecture.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Err(Unusable::invalid("general.architecture is no name"));
+    }
     let n_vocab = vocabulary::check(gguf)?;
     let hyperparameters = hyperparameters::check(gguf, architecture)?;
     tensors::check_all(gguf)?;
@@ -80,6 +89,11 @@ pub fn validate(gguf: &Gguf<'_>) -> Result<(), Unusable> {
         tensors::check_family(gguf, family, &shape, n_vocab)?;
     }
     Ok(())
+}
+
+/// Whether [`validate`] has all the rules for files of `architecture`, or only those that every architecture shares.
+pub fn knows(architecture: &str) -> bool {
+    tensors::Family::of(architecture).is_some()
 }
 
 /// Refuses a file whose vocabulary alone would end the process when llama.cpp loads it with `vocab_only`.

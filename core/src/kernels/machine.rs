@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 use llama_cpp_sys_2 as sys;
 
 use super::graph::Graph;
-use super::runtime;
 use super::threads::ThreadPool;
+use super::{guard, runtime};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -95,10 +95,33 @@ type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, i32);
 type AbortCallback = unsafe extern "C" fn(*mut c_void) -> bool;
 type SetAbort = unsafe extern "C" fn(sys::ggml_backend_t, Option<AbortCallback>, *mut c_void);
 
+fn failed_to_start(reason: &str) -> Error {
+    ErrorKind::Backend { operation: "starting the CPU", reason: reason.into() }.into()
+}
+
+/// A backend that computes on `threads`, which outlive it.
+fn start(device: &Device, threads: &ThreadPool) -> Result<NonNull<sys::ggml_backend>> {
+    // SAFETY: the device is alive and takes no parameters.
+    let backend = NonNull::new(unsafe { sys::ggml_backend_dev_init(device.raw, ptr::null()) });
+    let backend = backend.ok_or_else(|| failed_to_start("the backend did not start"))?;
+    let n_threads = i32::try_from(threads.n_threads()).unwrap_or(1);
+    // SAFETY: the types are those ggml documents for these names (ggml-cpu.h); the caller keeps the pool alive.
+    unsafe {
+        if let Some(set) = function::<SetThreads>(c"ggml_backend_set_n_threads") {
+            set(backend.as_ptr(), n_threads);
+        }
+        if let Some(set) = function::<SetThreadpool>(c"ggml_backend_cpu_set_threadpool") {
+            set(backend.as_ptr(), threads.as_ptr());
+        }
+    }
+    Ok(backend)
+}
+
 /// The CPU with its graph memory.
 pub(crate) struct Machine {
-    // Freed first, in `drop`: it uses the pool.
-    backend: NonNull<sys::ggml_backend>,
+    // Freed first, in `drop`: it uses the pool. `None` after an exception: what threw is neither used again nor freed.
+    backend: Option<NonNull<sys::ggml_backend>>,
+    device: &'static Device,
     threads: Arc<ThreadPool>,
     set_abort: Option<SetAbort>,
     allocator: NonNull<sys::ggml_gallocr>,
@@ -111,28 +134,14 @@ unsafe impl Send for Machine {}
 
 impl Machine {
     /// A machine that computes on `threads`.
-    pub(crate) fn new(device: &Device, threads: Arc<ThreadPool>) -> Result<Self> {
-        let failed = |reason: &str| -> Error {
-            ErrorKind::Backend { operation: "starting the CPU", reason: reason.into() }.into()
-        };
-        // SAFETY: the device is alive and takes no parameters.
-        let backend = unsafe { sys::ggml_backend_dev_init(device.raw, ptr::null()) };
-        let backend = NonNull::new(backend).ok_or_else(|| failed("the backend did not start"))?;
+    pub(crate) fn new(device: &'static Device, threads: Arc<ThreadPool>) -> Result<Self> {
+        let backend = Some(start(device, &threads)?);
         // SAFETY: the buffer type is static.
-        let allocator = unsafe { sys::ggml_gallocr_new(device.host_buffers()) };
-        let allocator = NonNull::new(allocator).ok_or_else(|| failed("no graph allocator"))?;
-        let n_threads = i32::try_from(threads.n_threads()).unwrap_or(1);
-        // SAFETY: the types are those ggml documents for these names (ggml-cpu.h); the machine keeps the pool alive.
-        let set_abort = unsafe {
-            if let Some(set) = function::<SetThreads>(c"ggml_backend_set_n_threads") {
-                set(backend.as_ptr(), n_threads);
-            }
-            if let Some(set) = function::<SetThreadpool>(c"ggml_backend_cpu_set_threadpool") {
-                set(backend.as_ptr(), threads.as_ptr());
-            }
-            function::<SetAbort>(c"ggml_backend_set_abort_callback")
-        };
-        Ok(Self { backend, threads, set_abort, allocator, allocated: 0, generation: 1 })
+        let allocator = NonNull::new(unsafe { sys::ggml_gallocr_new(device.host_buffers()) });
+        let allocator = allocator.ok_or_else(|| failed_to_start("no graph allocator"))?;
+        // SAFETY: the type is the one ggml documents for this name (ggml-cpu.h).
+        let set_abort = unsafe { function::<SetAbort>(c"ggml_backend_set_abort_callback") };
+        Ok(Self { backend, device, threads, set_abort, allocator, allocated: 0, generation: 1 })
     }
 
     /// Runs `graph`, giving its nodes memory first if they have none.
@@ -146,10 +155,20 @@ impl Machine {
         }
         let threads = Arc::clone(&self.threads);
         let _turn = threads.turn(cancel)?;
-        self.abort_on(Some(cancel.flag()));
+        let backend = match self.backend {
+            Some(backend) => backend,
+            None => *self.backend.insert(start(self.device, &self.threads)?),
+        };
+        self.abort_on(backend, Some(cancel.flag()));
         // SAFETY: every node has memory in the current generation, and the stores are alive by the graph's own references.
-        let status = unsafe { sys::ggml_backend_graph_compute(self.backend.as_ptr(), graph.raw()) };
-        self.abort_on(None);
+        let status = match unsafe { guard::compute(backend.as_ptr(), graph.raw()) } {
+            Ok(status) => status,
+            Err(guard::Thrown(reason)) => {
+                self.backend = None;
+                return Err(ErrorKind::Backend { operation: "running the model", reason }.into());
+            }
+        };
+        self.abort_on(backend, None);
         match status {
             sys::GGML_STATUS_SUCCESS => Ok(true),
             sys::GGML_STATUS_ABORTED => Err(ErrorKind::Cancelled.into()),
@@ -193,7 +212,7 @@ impl Machine {
         }
     }
 
-    fn abort_on(&self, flag: Option<&AtomicBool>) {
+    fn abort_on(&self, backend: NonNull<sys::ggml_backend>, flag: Option<&AtomicBool>) {
         unsafe extern "C" fn raised(flag: *mut c_void) -> bool {
             // SAFETY: the flag outlives the computation that polls it: `compute` borrows it and clears the callback.
             unsafe { &*flag.cast::<AtomicBool>() }.load(Ordering::Relaxed)
@@ -201,7 +220,7 @@ impl Machine {
         if let Some(set) = self.set_abort {
             let data = flag.map_or(ptr::null_mut(), |f| ptr::from_ref(f).cast_mut().cast());
             // SAFETY: the backend is alive; the callback only reads the flag.
-            unsafe { set(self.backend.as_ptr(), flag.map(|_| raised as AbortCallback), data) }
+            unsafe { set(backend.as_ptr(), flag.map(|_| raised as AbortCallback), data) }
         }
     }
 }
@@ -211,7 +230,9 @@ impl Drop for Machine {
         // SAFETY: each was created by ggml and is freed once; the pool outlives the backend that uses it.
         unsafe {
             sys::ggml_gallocr_free(self.allocator.as_ptr());
-            sys::ggml_backend_free(self.backend.as_ptr());
+            if let Some(backend) = self.backend {
+                sys::ggml_backend_free(backend.as_ptr());
+            }
         }
     }
 }

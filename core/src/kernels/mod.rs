@@ -9,6 +9,7 @@ pub(crate) mod custom;
 pub(crate) mod direct;
 pub(crate) mod gemm;
 pub(crate) mod graph;
+mod guard;
 pub(crate) mod llama;
 pub(crate) mod machine;
 pub(crate) mod mapping;

@@ -14,6 +14,7 @@ use llama_cpp_sys_2 as sys;
 
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
+use crate::kernels::guard;
 use crate::kernels::llama::{LlamaModel, LoadOptions};
 use crate::token::Token;
 use crate::tokenizer::{Encoding, Vocabulary};
@@ -36,7 +37,9 @@ pub struct LlamaVocabulary {
 }
 
 impl LlamaVocabulary {
-    /// Loads the vocabulary of the model at `path`, and no weights.
+    /// Loads the vocabulary of the model at `path`, and no weights. [`Model::load`](crate::Model::load) checks a file first; here it is
+    /// expected to have passed [`validate_vocabulary`](crate::gguf::validate::validate_vocabulary), since llama.cpp ends the process on
+    /// some that have not.
     ///
     /// Fails as loading a model does, and with `Tokenizer` if the file has no vocabulary.
     pub fn load(path: &Path) -> Result<Self> {
@@ -114,28 +117,20 @@ impl LlamaVocabulary {
         let too_long = || ErrorKind::Tokenizer {
             reason: format!("a text of {} bytes is too long; {MAX_TEXT} are tokenized at once", text.len()),
         };
-        let length = i32::try_from(text.len()).ok().filter(|_| text.len() <= MAX_TEXT).ok_or_else(too_long)?;
+        if text.len() > MAX_TEXT {
+            return Err(too_long().into());
+        }
         let tokenize = |ids: &mut [sys::llama_token]| {
-            // SAFETY: the text and the buffer are as long as stated (both lengths fit i32), and no special token is added,
-            // which is what asserts inside.
-            unsafe {
-                sys::llama_tokenize(
-                    self.model.vocab(),
-                    text.as_ptr().cast(),
-                    length,
-                    ids.as_mut_ptr(),
-                    i32::try_from(ids.len()).unwrap_or(i32::MAX),
-                    false,
-                    parse_special,
-                )
-            }
+            // SAFETY: the model is alive and has a vocabulary. Nothing changes in it, whatever is thrown.
+            unsafe { guard::tokenize(self.model.vocab(), text, parse_special, ids) }
+                .map_err(|guard::Thrown(reason)| ErrorKind::Tokenizer { reason })
         };
         // A token is rarely shorter than two bytes; a vocabulary that adds a space in front needs one more.
         let mut ids = vec![0; text.len() / 2 + 8];
-        let mut n = tokenize(&mut ids);
+        let mut n = tokenize(&mut ids)?;
         if n < 0 && n != i32::MIN {
             ids.resize(n.unsigned_abs() as usize, 0);
-            n = tokenize(&mut ids);
+            n = tokenize(&mut ids)?;
         }
         let n = usize::try_from(n).map_err(|_| too_long())?;
         ids.truncate(n);

@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ExecutorChoice;
+use super::{ExecutorChoice, ModelOptions};
 use crate::architecture::Architecture;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gguf::validate::knows;
 use crate::gguf::{Gguf, SplitName};
 use crate::kernels::direct::DirectFile;
 use crate::kernels::mapping::Mapping;
@@ -89,35 +90,44 @@ impl ModelFile {
             .map_err(|error| error.in_file(self.parts.get(error.file()).map_or(&self.path, |part| part.path())))
     }
 
-    /// What would run the model if `wanted` were asked for, and why, in one line.
+    /// What would run the model with these options, and why, in one line.
     ///
     /// # Errors
     ///
-    /// `InvalidModel`, and `UnsupportedModel` if the staged executor is wanted and does not describe the model.
-    pub fn executor(&self, wanted: ExecutorChoice) -> Result<(ExecutorChoice, String)> {
-        let (route, reason) = self.route(&self.gguf()?, wanted)?;
+    /// `InvalidModel`, and `UnsupportedModel` if the staged executor is wanted and does not describe the model, or if only llama.cpp
+    /// knows its architecture and `unchecked_architecture` is not set.
+    pub fn executor(&self, options: &ModelOptions) -> Result<(ExecutorChoice, String)> {
+        let (route, reason) = self.route(&self.gguf()?, options)?;
         Ok((route.choice(), reason))
     }
 
     /// As [`executor`](Self::executor), of the file as already read.
-    pub(crate) fn route(&self, gguf: &Gguf<'_>, wanted: ExecutorChoice) -> Result<(Route, String)> {
-        if wanted == ExecutorChoice::LlamaCpp {
-            return Ok((Route::LlamaCpp, "asked for".to_owned()));
-        }
-        match (Architecture::read(gguf), wanted) {
+    pub(crate) fn route(&self, gguf: &Gguf<'_>, options: &ModelOptions) -> Result<(Route, String)> {
+        let described = Architecture::read(gguf);
+        let reason = match (described, options.executor) {
             (Ok(architecture), ExecutorChoice::Staged) => {
-                Ok((Route::Staged(Box::new(architecture)), "asked for".to_owned()))
+                return Ok((Route::Staged(Box::new(architecture)), "asked for".to_owned()));
             }
-            (Ok(architecture), _) => {
+            (Ok(architecture), ExecutorChoice::Auto) => {
                 let reason = format!("it describes this model's architecture, `{}`", architecture.family.name);
-                Ok((Route::Staged(Box::new(architecture)), reason))
+                return Ok((Route::Staged(Box::new(architecture)), reason));
             }
-            (Err(reason), ExecutorChoice::Staged) => {
-                Err(ErrorKind::UnsupportedModel { path: self.path.clone(), reason: format!("{reason}; try llama.cpp") }
-                    .into())
-            }
-            (Err(reason), _) => Ok((Route::LlamaCpp, format!("the staged executor does not run this model: {reason}"))),
+            (Err(reason), ExecutorChoice::Staged) => return Err(self.unsupported(format!("{reason}; try llama.cpp"))),
+            (Err(reason), ExecutorChoice::Auto) => format!("the staged executor does not run this model: {reason}"),
+            (_, ExecutorChoice::LlamaCpp) => "asked for".to_owned(),
+        };
+        let name: &str = gguf.find("general.architecture").ok().flatten().unwrap_or_default();
+        if !options.unchecked_architecture && !knows(name) {
+            return Err(self.unsupported(format!(
+                "files of the architecture `{name}` are not checked here, and llama.cpp, which would run it, ends the process on some \
+                 that are damaged; if you trust the file, set unchecked_architecture (--unchecked-architecture)"
+            )));
         }
+        Ok((Route::LlamaCpp, reason))
+    }
+
+    fn unsupported(&self, reason: String) -> Error {
+        ErrorKind::UnsupportedModel { path: self.path.clone(), reason }.into()
     }
 
     /// The parts in order, to be read past the page cache.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::Route;
 use super::load::{describe, staged_options, thread_options};
-use super::{ExecutorChoice, ModelFile, ModelOptions};
+use super::{ModelFile, ModelOptions};
 use crate::error::{ErrorKind, Result};
 use crate::executor::memory::available_memory;
 use crate::executor::staged::{ALLOWANCE, Forecast, Setup};
@@ -79,7 +79,7 @@ impl ModelFile {
     fn within(&self, options: &ModelOptions, threads: &Arc<ThreadPool>, budget: u64, beside: u64) -> Result<Forecast> {
         let gguf = self.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(self.path()))?;
-        let (Route::Staged(arch), _) = self.route(&gguf, ExecutorChoice::Staged)? else {
+        let (Route::Staged(arch), _) = self.route(&gguf, options)? else {
             let reason = "llama.cpp's context cannot keep one".to_owned();
             return Err(ErrorKind::InvalidOption { option: "memory_budget", reason }.into());
         };

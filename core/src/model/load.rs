@@ -77,7 +77,7 @@ impl Loading<'_> {
         let file = ModelFile::open(path)?;
         let gguf = file.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(file.path()))?;
-        let (route, reason) = file.route(&gguf, options.executor)?;
+        let (route, reason) = file.route(&gguf, options)?;
         let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
         warn_beyond_training(path, &info);

@@ -29,6 +29,9 @@ pub struct ModelOptions {
     pub cpu_mask: Option<Vec<usize>>,
     /// What runs the model.
     pub executor: ExecutorChoice,
+    /// Load also a model of an architecture that only llama.cpp knows. Its files are not checked before llama.cpp reads them, which
+    /// ends the process on some that are damaged, so the caller vouches for the file. Without it such a model is `UnsupportedModel`.
+    pub unchecked_architecture: bool,
     /// How the cache stores keys and values.
     pub kv_type: KvType,
     /// Whose kernels multiply and attend, in the staged executor.
@@ -86,6 +89,7 @@ impl Default for ModelOptions {
             priority: ThreadPriority::default(),
             cpu_mask: None,
             executor: ExecutorChoice::default(),
+            unchecked_architecture: false,
             kv_type: KvType::default(),
             kernels: Kernels::default(),
             batch_size: 512,
@@ -108,6 +112,7 @@ impl fmt::Debug for ModelOptions {
             .field("priority", &self.priority)
             .field("cpu_mask", &self.cpu_mask)
             .field("executor", &self.executor)
+            .field("unchecked_architecture", &self.unchecked_architecture)
             .field("kv_type", &self.kv_type)
             .field("kernels", &self.kernels)
             .field("batch_size", &self.batch_size)

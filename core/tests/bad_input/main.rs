@@ -5,6 +5,7 @@
 #![cfg(feature = "ggml")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod architectures;
 #[path = "../common/mod.rs"]
 mod common;
 mod files;

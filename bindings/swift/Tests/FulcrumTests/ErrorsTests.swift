@@ -49,6 +49,13 @@ final class ErrorsTests: XCTestCase {
         }
     }
 
+    func testAModelOfAnArchitectureThatOnlyLlamaCppKnows() async throws {
+        let path = try changed("llama", to: "plamo")
+        await assertFails(try await Model.load(path: path)) {
+            if case .unsupportedModel(_, _, let reason) = $0 { reason.contains("unchecked_architecture") } else { false }
+        }
+    }
+
     func testATextThatIsTooLongForTheTokenizer() async throws {
         let model = try await Pocket.model
         await assertFails(try model.tokenize(String(repeating: "a", count: 5 << 20))) {
@@ -114,7 +121,8 @@ final class ErrorsTests: XCTestCase {
 
     func testAFileThatLlamaCppRefuses() async throws {
         let path = try changed("llama", to: "plamo")
-        await assertFails(try await Model.load(path: path, options: ModelOptions(executor: .llamaCpp))) {
+        let options = ModelOptions(executor: .llamaCpp, uncheckedArchitecture: true)
+        await assertFails(try await Model.load(path: path, options: options)) {
             if case .invalidModel(_, path, _) = $0 { true } else { false }
         }
     }

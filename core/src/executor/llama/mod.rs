@@ -6,7 +6,8 @@
 //! bits.
 //!
 //! Models with a running state (Mamba, RWKV, hybrids) run chains only. Their state cannot be cut, so after a rollback, a
-//! partial commit or a truncation the next pass first reads the history again.
+//! partial commit or a truncation the next pass first reads the history again. So it does after an exception, which takes the context
+//! with it.
 
 mod leaves;
 #[doc(hidden)]
@@ -67,6 +68,8 @@ pub struct LlamaWeights {
 
 impl LlamaWeights {
     /// Loads the model at `path`. `progress` is told the part that is loaded, 0.0 to 1.0, and `cancel` polled meanwhile.
+    /// [`Model::load`](crate::Model::load) checks a file first; here it is expected to have passed
+    /// [`validate`](crate::gguf::validate::validate), since llama.cpp ends the process on some that have not.
     ///
     /// Fails with `File`, `InvalidModel` with llama.cpp's reason, `UnsupportedModel` for models that do not generate text,
     /// `InvalidOption`, `Cancelled`.
@@ -268,6 +271,10 @@ impl Executor for LlamaExecutor {
             self.cut(self.cached);
         }
         self.tried = true;
+        if self.context.is_broken() {
+            self.context.renew()?;
+            self.cut(0);
+        }
         self.restore_history(cancel)?;
         self.share_history();
         self.fill_batch();

@@ -224,7 +224,10 @@ pub(super) fn family_shape(
         }
     }
     let n_rot = check_rotation(gguf, model, family, head_dim)?;
-    let has_experts = model.find::<u32>(gguf, "expert_count")?.unwrap_or(0) > 0;
+    let n_experts = model.find::<u32>(gguf, "expert_count")?.unwrap_or(0);
+    if n_experts > 0 && family != Family::Llama {
+        return Err(Unusable::invalid("it has experts, which this family does not"));
+    }
     Ok(FamilyShape {
         n_layers: model.n_layers,
         n_embd: model.n_embd.into(),
@@ -233,7 +236,7 @@ pub(super) fn family_shape(
         n_kv: u64::from(n_head_kv) * u64::from(head_dim),
         head_dim: head_dim.into(),
         n_rot: n_rot.into(),
-        has_experts,
+        n_experts: n_experts.into(),
     })
 }
 

@@ -43,7 +43,8 @@ pub(super) struct FamilyShape {
     pub(super) n_kv: u64,
     pub(super) head_dim: u64,
     pub(super) n_rot: u64,
-    pub(super) has_experts: bool,
+    /// Feed-forward networks of a layer that are chosen from; 0 for one that is always used.
+    pub(super) n_experts: u64,
 }
 
 /// Rules for the tensors of every architecture.
@@ -86,12 +87,12 @@ pub(super) fn check_family(gguf: &Gguf<'_>, family: Family, shape: &FamilyShape,
 /// The tensors of a layer: name, shape, whether it must be there.
 fn layer_tensors(family: Family, shape: &FamilyShape) -> Vec<(&'static str, Vec<u64>, bool)> {
     use Family::{Gemma2, Gemma3, Phi3, Qwen3};
-    let &FamilyShape { n_embd, n_ff, n_q, n_kv, head_dim, .. } = shape;
+    let &FamilyShape { n_embd, n_ff, n_q, n_kv, head_dim, n_experts, .. } = shape;
     let post_norms = matches!(family, Gemma2 | Gemma3);
     let head_norms = matches!(family, Qwen3 | Gemma3);
-    let dense = !shape.has_experts;
+    let dense = n_experts == 0;
     let up = if family == Phi3 { 2 * n_ff } else { n_ff };
-    vec![
+    let mut tensors = vec![
         ("attn_norm.weight", vec![n_embd], true),
         ("attn_q.weight", vec![n_embd, n_q], false),
         ("attn_k.weight", vec![n_embd, n_kv], false),
@@ -114,7 +115,16 @@ fn layer_tensors(family: Family, shape: &FamilyShape) -> Vec<(&'static str, Vec<
         ("ffn_gate.bias", vec![n_ff], false),
         ("ffn_up.bias", vec![n_ff], false),
         ("ffn_down.bias", vec![n_embd], false),
-    ]
+    ];
+    if !dense {
+        tensors.extend([
+            ("ffn_gate_inp.weight", vec![n_embd, n_experts], true),
+            ("ffn_gate_exps.weight", vec![n_embd, n_ff, n_experts], false),
+            ("ffn_up_exps.weight", vec![n_embd, n_ff, n_experts], true),
+            ("ffn_down_exps.weight", vec![n_ff, n_embd, n_experts], true),
+        ]);
+    }
+    tensors
 }
 
 /// Queries, keys and values come from one tensor or from three; with neither, phi3 follows a null pointer.

@@ -15,10 +15,11 @@ use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
 use crate::executor::options::{KvType, check_sizes};
 use crate::kernels::llama::{Batch, LlamaModel};
-use crate::kernels::native_log;
 use crate::kernels::threads::ThreadPool;
+use crate::kernels::{guard, native_log};
 
 /// What a context is made with.
+#[derive(Clone)]
 pub(crate) struct ContextOptions {
     /// Positions in the cache.
     pub(crate) n_cells: usize,
@@ -36,11 +37,11 @@ pub(crate) struct ContextOptions {
 pub(crate) struct LlamaContext {
     // Freed first, in `drop`: it uses the three below it.
     raw: NonNull<sys::llama_context>,
-    threads: Arc<ThreadPool>,
+    options: ContextOptions,
     interrupt: Box<Interrupt>,
     model: Arc<LlamaModel>,
-    max_rows: usize,
-    n_seqs: usize,
+    /// An exception came out of it: it is neither used again nor freed.
+    broken: bool,
     /// Which rows of the last batch have logits; empty when there are none to read.
     has_logits: Vec<bool>,
 }
@@ -55,7 +56,6 @@ impl LlamaContext {
     /// `OutOfMemory` if it could not allocate, `Backend` with its reason otherwise.
     pub(crate) fn new(model: Arc<LlamaModel>, options: &ContextOptions) -> Result<Self> {
         check(&model, options)?;
-        let threads = Arc::clone(&options.threads);
         let interrupt = Box::new(Interrupt(AtomicPtr::new(ptr::null_mut())));
         let mut params = params(options);
         params.abort_callback = Some(is_interrupted);
@@ -64,21 +64,27 @@ impl LlamaContext {
         // C++ exceptions are caught inside.
         let (raw, reason) = native_log::capture(|| unsafe { sys::llama_init_from_model(model.as_ptr(), params) });
         let Some(raw) = NonNull::new(raw) else { return Err(creation_error(&model, options, reason).into()) };
-        let context = Self {
-            raw,
-            threads,
-            interrupt,
-            model,
-            max_rows: options.max_rows,
-            n_seqs: options.n_seqs,
-            has_logits: vec![],
-        };
+        let context = Self { raw, options: options.clone(), interrupt, model, broken: false, has_logits: vec![] };
+        let threads = options.threads.as_ptr();
         // SAFETY: context and pool are alive; the pool is dropped after the context.
-        unsafe { sys::llama_attach_threadpool(context.as_ptr(), context.threads.as_ptr(), context.threads.as_ptr()) };
+        unsafe { sys::llama_attach_threadpool(context.as_ptr(), threads, threads) };
         if context.memory().is_null() {
             return Err(unsupported(&context.model, "it has no K/V cache and cannot generate text"));
         }
         Ok(context)
+    }
+
+    /// Whether an exception came out of llama.cpp, whose state nobody knows since: nothing can be decoded or kept.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Puts a new context, with nothing in its cache, in this one's place.
+    ///
+    /// Fails as [`new`](Self::new); the old one stays then.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        *self = Self::new(Arc::clone(&self.model), &self.options)?;
+        Ok(())
     }
 
     /// The model.
@@ -98,25 +104,33 @@ impl LlamaContext {
     /// Decodes `batch` in one piece: K and V of its rows go to the cache, logits of the rows that want them can be read.
     ///
     /// Fails with `Misuse` if the batch breaks a limit, `Cancelled` when `cancel` is raised, `ContextFull` if there is no free
-    /// cell, `Backend` otherwise. After an error some rows may be in the cache: the caller removes them by position.
+    /// cell, `Backend` otherwise. After an error some rows may be in the cache: the caller removes them by position, or, if the context
+    /// [is broken](Self::is_broken), renews it.
     pub(crate) fn decode(&mut self, batch: &mut Batch, cancel: &Cancel) -> Result<()> {
         self.has_logits.clear();
-        batch.check(self.max_rows, self.n_seqs, self.model.n_vocab())?;
+        let failed = |reason| Err(ErrorKind::Backend { operation: "decoding", reason }.into());
+        if self.broken {
+            return failed("the context broke in an earlier pass".to_owned());
+        }
+        batch.check(self.options.max_rows, self.options.n_seqs, self.model.n_vocab())?;
         let n_rows = batch.len();
-        let threads = Arc::clone(&self.threads);
+        let threads = Arc::clone(&self.options.threads);
         let turn = threads.turn(cancel)?;
         self.interrupt.0.store(ptr::from_ref::<AtomicBool>(cancel.flag()).cast_mut(), Ordering::Release);
         let raw = batch.raw();
         // SAFETY: the batch's arrays are as long as it says and outlive the call; tokens, sequences and the number of rows
-        // are within the context's limits (`check`); the flag behind `interrupt` is borrowed until it is taken away below.
-        let (status, reason) = native_log::capture(|| unsafe {
-            let status = sys::llama_decode(self.as_ptr(), raw);
-            // The computation may be asynchronous; it reads the batch and the flag until it is done.
-            sys::llama_synchronize(self.as_ptr());
-            status
-        });
+        // are within the context's limits (`check`); the flag behind `interrupt` is borrowed until it is taken away below. After an
+        // exception the context is `broken`.
+        let (status, reason) = native_log::capture(|| unsafe { guard::decode(self.as_ptr(), &raw) });
         self.interrupt.0.store(ptr::null_mut(), Ordering::Release);
         drop(turn);
+        let status = match status {
+            Ok(status) => status,
+            Err(guard::Thrown(reason)) => {
+                self.broken = true;
+                return failed(reason);
+            }
+        };
         match status {
             0 if cancel.is_cancelled() => Err(ErrorKind::Cancelled.into()),
             0 => {
@@ -126,7 +140,7 @@ impl LlamaContext {
             // No cell was free. The caller counts cells, so this says that the count is wrong or the model's window is smaller.
             1 => Err(ErrorKind::ContextFull { needed: n_rows, capacity: 0 }.into()),
             2 => Err(ErrorKind::Cancelled.into()),
-            _ => Err(ErrorKind::Backend { operation: "decoding", reason }.into()),
+            _ => failed(reason),
         }
     }
 
@@ -143,7 +157,8 @@ impl LlamaContext {
         }
     }
 
-    /// Takes `positions` of sequence `seq` away. False if the model's memory cannot be cut there; nothing has changed then.
+    /// Takes `positions` of sequence `seq` away. False if the model's memory cannot be cut there, or the context is broken; nothing has
+    /// changed then.
     #[must_use]
     pub(crate) fn remove(&mut self, seq: usize, positions: Range<usize>) -> bool {
         let Some(seq) = self.seq(seq) else { return false };
@@ -154,8 +169,8 @@ impl LlamaContext {
     /// Takes every position from `from` on away, in all sequences. False as for [`remove`](Self::remove).
     #[must_use]
     pub(crate) fn remove_all_from(&mut self, from: usize) -> bool {
-        // SAFETY: the context has a memory; -1 stands for every sequence and for no end.
-        unsafe { sys::llama_memory_seq_rm(self.memory(), -1, pos(from), -1) }
+        // SAFETY: the context has a memory and is not broken; -1 stands for every sequence and for no end.
+        !self.broken && unsafe { sys::llama_memory_seq_rm(self.memory(), -1, pos(from), -1) }
     }
 
     /// Makes `positions` of sequence `from` also belong to `to`. Nothing is copied.
@@ -168,20 +183,24 @@ impl LlamaContext {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        // SAFETY: the context has a memory.
-        unsafe { sys::llama_memory_clear(self.memory(), false) }
+        if !self.broken {
+            // SAFETY: the context has a memory.
+            unsafe { sys::llama_memory_clear(self.memory(), false) }
+        }
     }
 
-    /// The id of sequence `seq`, if the context has it.
+    /// The id of sequence `seq`, if the context has it and is not broken.
     fn seq(&self, seq: usize) -> Option<sys::llama_seq_id> {
-        if seq < self.n_seqs { i32::try_from(seq).ok() } else { None }
+        if seq < self.options.n_seqs && !self.broken { i32::try_from(seq).ok() } else { None }
     }
 }
 
 impl Drop for LlamaContext {
     fn drop(&mut self) {
-        // SAFETY: made by llama_init_from_model, freed once, before the pool, the interrupt and the model.
-        unsafe { sys::llama_free(self.raw.as_ptr()) }
+        if !self.broken {
+            // SAFETY: made by llama_init_from_model, freed once, before the pool, the interrupt and the model.
+            unsafe { sys::llama_free(self.raw.as_ptr()) }
+        }
     }
 }
 

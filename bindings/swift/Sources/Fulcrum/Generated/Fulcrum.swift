@@ -3124,6 +3124,11 @@ public struct ModelOptions: Equatable, Hashable {
      */
     public var executor: ExecutorChoice?
     /**
+     * Load also a model of an architecture that only llama.cpp knows. Its files are not checked before llama.cpp reads them, which
+     * ends the app on some that are damaged, so the caller vouches for the file. By default such a model is not supported.
+     */
+    public var uncheckedArchitecture: Bool
+    /**
      * How the cache stores keys and values. By default in half precision.
      */
     public var kvType: KvType?
@@ -3179,6 +3184,10 @@ public struct ModelOptions: Equatable, Hashable {
          * What runs the model. By default the staged executor where it knows the architecture, else llama.cpp's.
          */executor: ExecutorChoice? = nil,
         /**
+         * Load also a model of an architecture that only llama.cpp knows. Its files are not checked before llama.cpp reads them, which
+         * ends the app on some that are damaged, so the caller vouches for the file. By default such a model is not supported.
+         */uncheckedArchitecture: Bool = false,
+        /**
          * How the cache stores keys and values. By default in half precision.
          */kvType: KvType? = nil,
         /**
@@ -3210,6 +3219,7 @@ public struct ModelOptions: Equatable, Hashable {
         self.priority = priority
         self.cpuMask = cpuMask
         self.executor = executor
+        self.uncheckedArchitecture = uncheckedArchitecture
         self.kvType = kvType
         self.kernels = kernels
         self.batchSize = batchSize
@@ -3241,6 +3251,7 @@ public struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
                 priority: FfiConverterOptionTypeThreadPriority.read(from: &buf),
                 cpuMask: FfiConverterOptionSequenceInt32.read(from: &buf),
                 executor: FfiConverterOptionTypeExecutorChoice.read(from: &buf),
+                uncheckedArchitecture: FfiConverterBool.read(from: &buf),
                 kvType: FfiConverterOptionTypeKvType.read(from: &buf),
                 kernels: FfiConverterOptionTypeKernels.read(from: &buf),
                 batchSize: FfiConverterOptionInt32.read(from: &buf),
@@ -3258,6 +3269,7 @@ public struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
         FfiConverterOptionTypeThreadPriority.write(value.priority, into: &buf)
         FfiConverterOptionSequenceInt32.write(value.cpuMask, into: &buf)
         FfiConverterOptionTypeExecutorChoice.write(value.executor, into: &buf)
+        FfiConverterBool.write(value.uncheckedArchitecture, into: &buf)
         FfiConverterOptionTypeKvType.write(value.kvType, into: &buf)
         FfiConverterOptionTypeKernels.write(value.kernels, into: &buf)
         FfiConverterOptionInt32.write(value.batchSize, into: &buf)

@@ -4532,6 +4532,12 @@ data class ModelOptions (
     val `executor`: ExecutorChoice? = null
     ,
     /**
+     * Load also a model of an architecture that only llama.cpp knows. Its files are not checked before llama.cpp reads them, which
+     * ends the app on some that are damaged, so the caller vouches for the file. By default such a model is not supported.
+     */
+    val `uncheckedArchitecture`: kotlin.Boolean = false
+    ,
+    /**
      * How the cache stores keys and values. By default in half precision.
      */
     val `kvType`: KvType? = null
@@ -4594,6 +4600,7 @@ public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions>
             FfiConverterOptionalTypeThreadPriority.read(buf),
             FfiConverterOptionalSequenceInt.read(buf),
             FfiConverterOptionalTypeExecutorChoice.read(buf),
+            FfiConverterBoolean.read(buf),
             FfiConverterOptionalTypeKvType.read(buf),
             FfiConverterOptionalTypeKernels.read(buf),
             FfiConverterOptionalInt.read(buf),
@@ -4611,6 +4618,7 @@ public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions>
             FfiConverterOptionalTypeThreadPriority.allocationSize(value.`priority`) +
             FfiConverterOptionalSequenceInt.allocationSize(value.`cpuMask`) +
             FfiConverterOptionalTypeExecutorChoice.allocationSize(value.`executor`) +
+            FfiConverterBoolean.allocationSize(value.`uncheckedArchitecture`) +
             FfiConverterOptionalTypeKvType.allocationSize(value.`kvType`) +
             FfiConverterOptionalTypeKernels.allocationSize(value.`kernels`) +
             FfiConverterOptionalInt.allocationSize(value.`batchSize`) +
@@ -4627,6 +4635,7 @@ public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions>
             FfiConverterOptionalTypeThreadPriority.write(value.`priority`, buf)
             FfiConverterOptionalSequenceInt.write(value.`cpuMask`, buf)
             FfiConverterOptionalTypeExecutorChoice.write(value.`executor`, buf)
+            FfiConverterBoolean.write(value.`uncheckedArchitecture`, buf)
             FfiConverterOptionalTypeKvType.write(value.`kvType`, buf)
             FfiConverterOptionalTypeKernels.write(value.`kernels`, buf)
             FfiConverterOptionalInt.write(value.`batchSize`, buf)

@@ -50,6 +50,13 @@ class ErrorsTest {
         }
 
     @Test
+    fun `a model of an architecture that only llama cpp knows`() =
+        runTest {
+            val error = failing<FulcrumException.UnsupportedModel> { Model.load(changed("llama", "plamo")) }
+            assertTrue("unchecked_architecture" in error.reason, error.reason)
+        }
+
+    @Test
     fun `a text that is too long for the tokenizer`() {
         failing<FulcrumException.Tokenizer> { model.tokenize("a".repeat(5 shl 20)) }
     }
@@ -117,7 +124,7 @@ class ErrorsTest {
     @Test
     fun `a file that llama cpp refuses`() =
         runTest {
-            val options = ModelOptions(executor = ExecutorChoice.LLAMA_CPP)
+            val options = ModelOptions(executor = ExecutorChoice.LLAMA_CPP, uncheckedArchitecture = true)
             val path = changed("llama", "plamo")
             assertEquals(path, failing<FulcrumException.InvalidModel> { Model.load(path, options) }.path)
         }
