@@ -16,7 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-model=${1:?MODEL}
+model=${1:?usage: scripts/bench-flash.sh MODEL WORKLOAD... -- [options]}
 shift
 workloads=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do workloads+=("$1") && shift; done
@@ -39,6 +39,7 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 fulcrum=${CARGO_TARGET_DIR:-target}/release/fulcrum
+[ -x "$fulcrum" ] || { echo 'bench-flash: no release build: run cargo build --release' >&2 && exit 1; }
 budget=$(awk -v size="$memory" 'BEGIN { printf "%d%s", size * (size ~ /G$/ ? 921 : 0.9), size ~ /G$/ ? "M" : substr(size, length(size)) }')
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
