@@ -35,8 +35,9 @@ impl Workload {
 }
 
 fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> io::Result<Vec<Prompt>> {
-    let prompt = |(i, line)| {
-        let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, format!("prompt {}: {error}", i + 1));
+    let prompt = |(i, line): (usize, &str)| {
+        let wrong =
+            |error: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, format!("prompt {}: {error}", i + 1));
         serde_json::from_str(line).map_err(wrong)
     };
     lines.enumerate().map(prompt).collect()
