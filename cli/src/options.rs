@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 #[group(required = true, multiple = false)]
 pub(crate) struct ModelPath {
     /// GGUF file; of a split model, its first file
-    #[arg(short = 'm', long = "model", value_name = "FILE")]
-    named: Option<PathBuf>,
-    /// The same, without -m
     #[arg(value_name = "MODEL")]
     alone: Option<PathBuf>,
+    /// The same, by name
+    #[arg(short = 'm', long = "model", value_name = "FILE")]
+    named: Option<PathBuf>,
 }
 
 impl ModelPath {
