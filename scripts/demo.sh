@@ -4,6 +4,7 @@
 # The model is the argument, else FULCRUM_MODEL, else the bundled models/pocket.gguf. With standard input not a terminal,
 # every line of it is answered and the program exits.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 
@@ -15,6 +16,8 @@ case "${1:-}" in
     shift
     ;;
 esac
+# As the caller sees it, then as the repository does.
+[ ! -f "$here/$model" ] || model=$here/$model
 [ -f "$model" ] || setup_fail "no model at $model: name a GGUF file, as in scripts/demo.sh MODEL.gguf"
 
 # The whole workspace, as the tests build it: another selection of packages could build the C++ backend a second time.
