@@ -94,10 +94,7 @@ impl PromptArgs {
             }
             (None, None) => ("standard input".into(), io::read_to_string(io::stdin().lock())),
         };
-        let mut text = text.map_err(|source| Failure::Input { from: from.clone(), source })?;
-        if text.trim().is_empty() {
-            return Err(Failure::Usage(format!("no prompt: {} is empty", from.display())));
-        }
+        let mut text = text.map_err(|source| Failure::Input { from, source })?;
         text.truncate(without_line_break(&text).len());
         Ok(text)
     }
