@@ -10,6 +10,7 @@ mod workload;
 
 use crate::failure::{Failure, Result};
 use crate::loading::{self, Loaded};
+use crate::options::{ModelPath, count};
 use crate::output;
 use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::{ErrorKind, KvType, MemoryBudget};
@@ -26,17 +27,16 @@ use std::time::Duration;
 /// drafting against plain decoding and llama.cpp
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// GGUF file; of a split model, its first file
-    #[arg(short, long, value_name = "FILE")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelPath,
     /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "512")]
+    #[arg(long, value_name = "N", default_value = "512", value_parser = count)]
     prefill: NonZeroUsize,
     /// Tokens decoded one by one after it
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = count)]
     decode: NonZeroUsize,
     /// Rounds that count
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
     rounds: NonZeroUsize,
     /// Files of prompts, a JSON object with `messages` per line: answer them in all --modes
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -54,13 +54,13 @@ pub(crate) struct Bench {
     )]
     modes: Vec<Mode>,
     /// Prompts of each file [default: all]
-    #[arg(long, value_name = "N", requires = "workload")]
+    #[arg(long, value_name = "N", requires = "workload", value_parser = count)]
     limit: Option<NonZeroUsize>,
     /// Tokens of an answer at most
-    #[arg(short = 'n', long, value_name = "N", requires = "workload", default_value = "128")]
+    #[arg(short = 'n', long, value_name = "N", requires = "workload", default_value = "128", value_parser = count)]
     max_tokens: NonZeroUsize,
     /// Context length in tokens, with --workload [default: what the model was trained for, at most 4096]
-    #[arg(long, value_name = "TOKENS", requires = "workload")]
+    #[arg(long, value_name = "TOKENS", requires = "workload", value_parser = count)]
     ctx: Option<NonZeroUsize>,
     /// How keys and values are cached: f16 or q8_0 [default: f16]
     #[arg(long, value_name = "TYPE")]
@@ -69,7 +69,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "NAME")]
     kernels: Option<Kernels>,
     /// CPU threads [default: the performance cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     threads: Option<NonZeroUsize>,
     /// Memory that the staged executor may take: bytes (600M, 1.5G) or a share of what is free (40%) [default: unlimited]
     #[arg(long, value_name = "SIZE")]
@@ -121,7 +121,7 @@ impl Bench {
         let figures = measure(&mut contestants, load, |round| bar.set_position(round as u64 + 1));
         bar.finish_and_clear();
         let report = Report {
-            model: self.model,
+            model: self.model.path().to_owned(),
             prefill_tokens: load.prefill,
             decode_tokens: load.decode,
             rounds: load.rounds,
@@ -153,7 +153,7 @@ impl Bench {
                 },
                 ..ModelOptions::default()
             };
-            match loading::load(&self.model, options) {
+            match loading::load(self.model.path(), options) {
                 Ok(Loaded { model, .. }) => {
                     contestants.push(Contestant { name: choice.name(), executor: model.weights().executor(n_cells)? });
                 }

@@ -33,7 +33,7 @@ impl Chat {
             ..SessionOptions::default()
         };
         let interrupt = Interrupt::default();
-        let session = load(&self.model.model, self.model.options())?.model.session(options)?;
+        let session = load(self.model.path(), self.model.options())?.model.session(options)?;
         let conversation = Conversation::new(session, interrupt.clone());
         if io::stdin().is_terminal() {
             interrupt.install()?;

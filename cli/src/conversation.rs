@@ -14,6 +14,8 @@ pub(crate) struct Conversation {
     session: ChatSession,
     interrupt: Interrupt,
     last: Option<GenerationMetrics>,
+    /// Whether the last answer was given without the beginning of the conversation.
+    forgets: bool,
 }
 
 /// Whether the chat goes on after a line.
@@ -34,7 +36,7 @@ Ctrl-C ends an answer. Anything else is a message to the model.
 impl Conversation {
     /// A conversation on a session; `interrupt` ends answers.
     pub(crate) fn new(session: ChatSession, interrupt: Interrupt) -> Self {
-        Self { session, interrupt, last: None }
+        Self { session, interrupt, last: None, forgets: false }
     }
 
     /// Takes a line: answers it, or does what it commands.
@@ -66,14 +68,18 @@ impl Conversation {
         ended?;
         if let Some(response) = stream.response() {
             self.last = Some(response.metrics);
-            if response.dropped_messages > 0 {
-                log::warn!(
-                    "the context is full: the model no longer sees the first {} messages",
-                    response.dropped_messages
-                );
-            }
+            self.say_what_is_forgotten(response.dropped_messages);
         }
         Ok(())
+    }
+
+    /// A warning once, because from then on it would come with every answer; details on request.
+    fn say_what_is_forgotten(&mut self, messages: usize) {
+        if messages > 0 {
+            let level = if self.forgets { log::Level::Info } else { log::Level::Warn };
+            log::log!(level, "the context is full: the model no longer sees the first {messages} messages");
+        }
+        self.forgets = messages > 0;
     }
 
     fn metrics(&self) -> String {

@@ -64,7 +64,7 @@ struct Metrics<'a> {
 impl Generate {
     pub(crate) fn run(self) -> Result<()> {
         let prompt = self.prompt.read()?;
-        let Loaded { model, load_s } = load(&self.model.model, self.model.options())?;
+        let Loaded { model, load_s } = load(self.model.path(), self.model.options())?;
         let session = model.session(SessionOptions { system_prompt: self.system, ..SessionOptions::default() })?;
         let options = self.sampling.generation();
         let mut stream = if self.raw {

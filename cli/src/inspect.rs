@@ -3,6 +3,7 @@
 mod summary;
 
 use crate::failure::Result;
+use crate::options::ModelPath;
 use crate::output;
 use fulcrum::model::{ModelFile, ModelOptions};
 use serde::Serialize;
@@ -14,9 +15,8 @@ use summary::Summary;
 /// Say what is in a model file, and what would run it, and why
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
-    /// GGUF file; of a split model, its first file
-    #[arg(short, long, value_name = "FILE")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelPath,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -36,13 +36,13 @@ struct Report {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
-        let file = ModelFile::open(&self.model)?;
+        let file = ModelFile::open(self.model.path())?;
         let summary = Summary::of(&file.gguf()?);
         let (executor, reason) = match file.executor(&ModelOptions::default()) {
             Ok((choice, reason)) => (Some(choice.name()), reason),
             Err(error) => (None, error.to_string()),
         };
-        let report = Report { file: self.model, summary, executor, reason };
+        let report = Report { file: self.model.path().to_owned(), summary, executor, reason };
         let mut out = io::stdout().lock();
         if self.json { output::write_json(&mut out, &report) } else { output::write(&mut out, &report.text()) }
     }

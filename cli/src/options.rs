@@ -7,14 +7,33 @@ use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
 use fulcrum::{KvType, MemoryBudget};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Which model: named with `-m`, or alone.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ModelPath {
+    /// GGUF file; of a split model, its first file
+    #[arg(value_name = "MODEL")]
+    alone: Option<PathBuf>,
+    /// The same, by name
+    #[arg(short = 'm', long = "model", value_name = "FILE")]
+    named: Option<PathBuf>,
+}
+
+impl ModelPath {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        // The group has exactly one; an empty path is one that cannot be opened.
+        self.named.as_deref().or(self.alone.as_deref()).unwrap_or(Path::new(""))
+    }
+}
 
 /// Which model, and how it runs.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// GGUF file; of a split model, its first file
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    model: ModelPath,
     #[command(flatten)]
     loading: Loading,
 }
@@ -23,13 +42,13 @@ pub(crate) struct ModelArgs {
 #[derive(Args)]
 pub(crate) struct Loading {
     /// Context length in tokens [default: what the model was trained for, at most 4096]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
     ctx: Option<NonZeroUsize>,
     /// How keys and values are cached: f16, or q8_0 for half the memory and slightly different text [default: f16]
     #[arg(long, value_name = "TYPE")]
     kv_type: Option<KvType>,
     /// CPU threads [default: the performance cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     threads: Option<NonZeroUsize>,
     /// Memory that the model may take: bytes (600M, 1.5G) or a share of what is free (40%); the rest of the weights is read from
     /// flash on every pass [default: unlimited]
@@ -57,6 +76,11 @@ pub(crate) struct Loading {
 }
 
 impl ModelArgs {
+    /// The model's file.
+    pub(crate) fn path(&self) -> &Path {
+        self.model.path()
+    }
+
     /// The engine's settings: its defaults, and what was given.
     pub(crate) fn options(&self) -> ModelOptions {
         self.loading.options()
@@ -105,7 +129,7 @@ impl ExecutorName {
 #[derive(Args)]
 pub(crate) struct SamplingArgs {
     /// Tokens to generate at most [default: as many as the context holds]
-    #[arg(short = 'n', long = "max-tokens", value_name = "N")]
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", value_parser = count)]
     max_tokens: Option<NonZeroUsize>,
     /// Temperature; 0 always takes the likeliest token, and what follows here changes nothing [default: 0]
     #[arg(long, value_name = "T", value_parser = not_negative)]
@@ -152,6 +176,11 @@ impl SamplingArgs {
     }
 }
 
+/// One or more of something.
+pub(crate) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a whole number, at least 1".to_owned())
+}
+
 fn number(text: &str) -> Result<f32, String> {
     text.parse::<f32>().ok().filter(|value| value.is_finite()).ok_or_else(|| "not a number".to_owned())
 }
@@ -179,6 +208,8 @@ mod tests {
         assert_eq!(probability("1"), Ok(1.0));
         assert!(probability("1.01").is_err());
         assert!(probability("NaN").is_err());
+        assert_eq!(count("2"), Ok(NonZeroUsize::MIN.saturating_add(1)));
+        assert!(count("0").is_err() && count("-1").is_err() && count("1.5").is_err());
     }
 
     #[test]

@@ -1,19 +1,18 @@
 //! `fulcrum plan`: what a model would be like under a memory budget.
 
-use crate::failure::Result;
-use crate::options::Loading;
+use crate::failure::{Failure, Result};
+use crate::options::{Loading, ModelPath};
 use crate::output::{self, human_bytes};
+use fulcrum::MemoryBudget;
 use fulcrum::model::{ModelFile, ResidencyForecast};
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
 
 /// Say which layers would stay in memory under a budget, what would be read, and how fast that would be
 #[derive(clap::Args)]
 pub(crate) struct Plan {
-    /// GGUF file; of a split model, its first file
-    #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelPath,
     #[command(flatten)]
     loading: Loading,
     /// Print one JSON object
@@ -23,7 +22,11 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn run(self) -> Result<()> {
-        let forecast = ModelFile::open(&self.model)?.forecast(&self.loading.options())?;
+        let options = self.loading.options();
+        if options.memory_budget == MemoryBudget::Unlimited {
+            return Err(Failure::Usage("no budget to plan for: give one, as in --memory-budget 600M".to_owned()));
+        }
+        let forecast = ModelFile::open(self.model.path())?.forecast(&options)?;
         let mut out = io::stdout().lock();
         if self.json { output::write_json(&mut out, &forecast) } else { output::write(&mut out, &text(&forecast)) }
     }

@@ -62,7 +62,7 @@ fn help_and_version_are_no_failure() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 16] = [
         &[],
         &["sing"],
         &["chat"],
@@ -77,6 +77,8 @@ fn wrong_usage_exits_with_2() {
         &["generate", "-m", "x.gguf", "-p", "hi", "--threads", "many"],
         &["generate", "-m", "x.gguf", "-p", "hi", "--stop", ""],
         &["generate", "-m", "x.gguf", "-p", "hi", "--raw", "--system", "be brief"],
+        &["inspect", "-m", "x.gguf", "y.gguf"],
+        &["plan", "x.gguf"],
     ];
     for arguments in wrong {
         let output = fulcrum(arguments);
@@ -109,8 +111,10 @@ fn a_file_that_is_no_model_is_one_line_and_exit_code_1() {
     for path in &files {
         let path = path.to_str().expect("UTF-8");
         for command in COMMANDS {
-            let line = error_line(&fulcrum(&[command, &["-m", path]].concat()));
-            assert!(line.contains(path), "{command:?} {line}");
+            for named in [&["-m", path][..], &[path]] {
+                let line = error_line(&fulcrum(&[command, named].concat()));
+                assert!(line.contains(path), "{command:?} {line}");
+            }
         }
     }
 }

@@ -73,8 +73,9 @@ pub enum ErrorKind {
         reason: String,
     },
     /// There is not enough memory.
-    #[error("not enough memory for {what}: {needed} bytes are needed{}; use a smaller model, context or cache type",
-        available.map_or_else(String::new, |a| format!(", {a} are available")))]
+    #[error("not enough memory for {what}: {} needed{}; give it more, or use a smaller model, context or cache type",
+        mebibytes(*needed, u128::div_ceil),
+        available.map_or_else(String::new, |a| format!(", {} available", mebibytes(a, |bytes, unit| bytes / unit))))]
     OutOfMemory {
         /// What was to be allocated.
         what: &'static str,
@@ -108,6 +109,12 @@ pub enum ErrorKind {
         /// The rule.
         reason: String,
     },
+}
+
+/// A size in the unit that budgets are given in. What is needed is rounded up, so that it is enough when it is typed.
+fn mebibytes(bytes: u64, divide: fn(u128, u128) -> u128) -> String {
+    let tenths = divide(u128::from(bytes) * 10, 1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 impl Error {
@@ -148,5 +155,22 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_in_mebibytes_and_are_enough() {
+        let message = |available| ErrorKind::OutOfMemory { what: "it", needed: (3 << 20) + 1, available }.to_string();
+        let advice = "give it more, or use a smaller model, context or cache type";
+        assert_eq!(message(None), format!("not enough memory for it: 3.1 MiB needed; {advice}"));
+        let available = Some((2 << 20) - 1);
+        assert_eq!(
+            message(available),
+            format!("not enough memory for it: 3.1 MiB needed, 1.9 MiB available; {advice}")
+        );
     }
 }

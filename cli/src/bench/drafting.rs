@@ -68,7 +68,7 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
     }
     bar.finish_and_clear();
     let report = Report {
-        model: bench.model.clone(),
+        model: bench.model.path().to_owned(),
         draft: bench.draft.clone(),
         threads,
         read_gb_per_s: before.zip(read()).map(<[f64; 2]>::from),
@@ -103,8 +103,10 @@ fn contestants(bench: &Bench) -> Result<Vec<Contestant>> {
         ..options.clone()
     };
     let is_wanted = |wanted: fn(&Mode) -> bool| bench.modes.iter().any(wanted);
-    let own = is_wanted(|mode| *mode != Mode::LlamaCpp).then(|| loading::load(&bench.model, options)).transpose()?;
-    let llama = is_wanted(|mode| *mode == Mode::LlamaCpp).then(|| loading::load(&bench.model, llama)).transpose()?;
+    let own =
+        is_wanted(|mode| *mode != Mode::LlamaCpp).then(|| loading::load(bench.model.path(), options)).transpose()?;
+    let llama =
+        is_wanted(|mode| *mode == Mode::LlamaCpp).then(|| loading::load(bench.model.path(), llama)).transpose()?;
     let contestant = |mode: &Mode| {
         let loaded = if *mode == Mode::LlamaCpp { &llama } else { &own };
         let model = loaded.as_ref().map(|loaded| fresh(&loaded.model));

@@ -25,7 +25,7 @@ impl Workload {
         let unreadable = |source| Failure::Input { from: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let lines = text.lines().filter(|line| !line.trim().is_empty()).take(limit);
-        let prompts = parse(lines).map_err(|error| unreadable(error.into()))?;
+        let prompts = parse(lines).map_err(unreadable)?;
         if prompts.is_empty() {
             return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "there is no prompt in it")));
         }
@@ -34,8 +34,13 @@ impl Workload {
     }
 }
 
-fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> serde_json::Result<Vec<Prompt>> {
-    lines.map(serde_json::from_str).collect()
+fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> io::Result<Vec<Prompt>> {
+    let prompt = |(i, line): (usize, &str)| {
+        let wrong =
+            |error: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, format!("prompt {}: {error}", i + 1));
+        serde_json::from_str(line).map_err(wrong)
+    };
+    lines.enumerate().map(prompt).collect()
 }
 
 #[cfg(test)]
@@ -48,7 +53,8 @@ mod tests {
             r#"{"id": "ui-1", "messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}"#;
         let prompts = parse([line].into_iter()).unwrap();
         assert_eq!(prompts[0].messages, [Message::system("a"), Message::user("b")]);
-        assert!(parse([r#"{"messages": "hello"}"#].into_iter()).is_err());
+        let wrong = parse([line, r#"{"messages": "hello"}"#].into_iter()).unwrap_err();
+        assert!(wrong.to_string().starts_with("prompt 2: "), "{wrong}");
     }
 
     #[test]

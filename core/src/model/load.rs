@@ -80,6 +80,7 @@ impl Loading<'_> {
         let (route, reason) = file.route(&gguf, options)?;
         let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
+        warn_beyond_training(path, &info);
         if budget.is_none() {
             check_available("the model's weights", info.weight_bytes)?;
         }
@@ -141,6 +142,13 @@ impl Loading<'_> {
     }
 }
 
+fn warn_beyond_training(path: &Path, info: &ModelInfo) {
+    let (trained, wanted) = (info.train_context_length, info.context_length);
+    if (1..wanted).contains(&trained) {
+        log::warn!("{}: trained for {trained} tokens; past them, in {wanted}, text may make no sense", path.display());
+    }
+}
+
 fn tell(options: &ModelOptions, share: f32) {
     if let Some(progress) = &options.progress {
         progress(share);
@@ -153,7 +161,7 @@ pub(super) fn thread_options(options: &ModelOptions) -> ThreadOptions {
     let wanted = options.threads.unwrap_or(default.n_threads);
     let too_many = wanted > default.n_threads && wanted <= ThreadOptions::MAX;
     if too_many {
-        log::warn!("{wanted} threads are asked for; there are processors for {}, so many are used", default.n_threads);
+        log::warn!("{wanted} threads are asked for and {} used: there are no processors for more", default.n_threads);
     }
     ThreadOptions {
         n_threads: if too_many { default.n_threads } else { wanted },

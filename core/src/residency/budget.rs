@@ -88,9 +88,9 @@ impl FromStr for MemoryBudget {
         let factor = match &text[unit.len()..] {
             "%" if number <= 100.0 => return Ok(Self::Share((number / 100.0) as f32)),
             "" | "B" => 1.0,
-            "K" | "KiB" => 1024.0,
-            "M" | "MiB" => 1024.0 * 1024.0,
-            "G" | "GiB" => 1024.0 * 1024.0 * 1024.0,
+            "K" | "k" | "KiB" => 1024.0,
+            "M" | "m" | "MiB" => 1024.0 * 1024.0,
+            "G" | "g" | "GiB" => 1024.0 * 1024.0 * 1024.0,
             _ => return Err(wrong()),
         };
         Ok(Self::Bytes((number * factor) as u64))
@@ -117,6 +117,7 @@ mod tests {
         let read = |text: &str| text.parse::<MemoryBudget>().ok();
         assert_eq!(read("unlimited"), Some(MemoryBudget::Unlimited));
         assert_eq!(read("600M"), Some(MemoryBudget::Bytes(600 << 20)));
+        assert_eq!(read("600m"), Some(MemoryBudget::Bytes(600 << 20)));
         assert_eq!(read("1.5GiB"), Some(MemoryBudget::Bytes(3 << 29)));
         assert_eq!(read("1000"), Some(MemoryBudget::Bytes(1000)));
         assert_eq!(read("25%"), Some(MemoryBudget::Share(0.25)));

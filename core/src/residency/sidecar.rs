@@ -9,6 +9,7 @@
 //! model's own file is read instead.
 
 use std::ffi::OsString;
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,7 +105,15 @@ impl Sidecar {
         let unfinished = PathBuf::from(unfinished);
         let failed = |action, source| ErrorKind::File { action, path: self.path.clone(), source };
         let file = DirectFile::create(&unfinished)?;
-        file.file().try_lock().map_err(|error| failed("prepare", io::Error::other(error.to_string())))?;
+        file.file().try_lock().map_err(|error| {
+            failed(
+                "prepare",
+                match error {
+                    TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, "another process is at it"),
+                    TryLockError::Error(error) => error,
+                },
+            )
+        })?;
         let first = self.layers_done(&file).unwrap_or(0);
         self.check_space(self.bytes() - self.starts[first])?;
         let largest = source.blobs()[..self.n_layers()].iter().map(|blob| blob.bytes).max().unwrap_or(0);
