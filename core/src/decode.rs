@@ -104,14 +104,16 @@ impl Generation<'_> {
         let plan = self.speculation.plan(cached, max_rows, &|| clock.ms(), self.cancel)?;
         let rows = plan.flat.rows.len();
         let mut cost = PassCost { rows, leaves: plan.flat.n_leaves(), cached, ..PassCost::default() };
-        let planned = clock.ms();
+        let (planned, read) = (clock.ms(), self.ledger.flash());
         self.ledger.verify(&plan.flat.rows, self.cancel)?;
-        cost.verify_ms = clock.ms() - planned;
+        let verified = clock.ms() - planned;
+        cost.io_ms = self.ledger.flash().since(&read).stalled_s * 1e3;
+        cost.verify_ms = (verified - cost.io_ms).max(0.0);
         projector.begin(rows, plan.projection.batched);
         let accepted = self.accept(&plan, text, projector, &mut cost)?;
         self.ledger.commit(&accepted.path)?;
         let done = clock.ms();
-        cost.overhead_ms = (done - planned - cost.verify_ms - cost.project_ms - cost.sample_ms).max(0.0);
+        cost.overhead_ms = (done - planned - verified - cost.project_ms - cost.sample_ms).max(0.0);
         let settled = self.speculation.settle(&plan, &accepted, projector.said(), &cost);
         self.metrics.add_step(&clock.step(&settled, &cost, planned + clock.ms() - done));
         Ok(())

@@ -50,7 +50,7 @@ pub struct StepMetrics {
     pub draft_s: f64,
     /// Of that, the draft model.
     pub draft_model_s: f64,
-    /// Of `seconds`, the layers.
+    /// Of `seconds`, the layers, waiting for weights included.
     pub verify_s: f64,
     /// Of `seconds`, the output projection.
     pub project_s: f64,

@@ -183,8 +183,8 @@ impl CostModel {
         self.verify.entry(bucket).or_default().observe(pass.rows, recorded_ms);
     }
 
-    /// Takes `ms` for the layers of `rows` rows of a prompt behind `cached` positions into account: the far end of the curve, which
-    /// bounds what trees cost before any was tried.
+    /// Takes `ms` for the layers of `rows` rows of a prompt behind `cached` positions into account, without waiting for weights: the
+    /// far end of the curve, which bounds what trees cost before any was tried.
     pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64) {
         if rows >= MIN_PREFILL && ms.is_finite() && ms > 0.0 {
             let at = rows.min(WIDE);

@@ -37,7 +37,7 @@ impl Clock {
             seconds: self.ms() / 1e3,
             draft_s: draft_ms / 1e3,
             draft_model_s: settled.model_ms / 1e3,
-            verify_s: cost.verify_ms / 1e3,
+            verify_s: (cost.verify_ms + cost.io_ms) / 1e3,
             project_s: cost.project_ms / 1e3,
             sample_s: cost.sample_ms / 1e3,
             batched: settled.projection.batched,

@@ -77,9 +77,10 @@ impl Generation<'_> {
     ) -> Result<Text> {
         let path = indices(rest.len());
         let (last, before) = (path[rest.len() - 1], path[rest.len() - heard]);
-        let (clock, cached) = (Clock::start(), prompt.len() - rest.len());
+        let (clock, cached, read) = (Clock::start(), prompt.len() - rest.len(), self.ledger.flash());
         self.ledger.verify(&chain(rest, heard), self.cancel)?;
-        self.speculation.observe_prefill(rest.len(), cached, clock.ms());
+        let stalled_ms = self.ledger.flash().since(&read).stalled_s * 1e3;
+        self.speculation.observe_prefill(rest.len(), cached, clock.ms() - stalled_ms);
         projector.begin(1, false);
         let logits = projector.logits(last, self.ledger, &mut PassCost::default())?;
         let choice = self.sampler.choose(logits, prompt, prompt.len())?;
