@@ -200,7 +200,12 @@ impl Replay {
             let timed = Timed { inner, clock: clock.clone(), curve: self.prices.draft };
             spec = spec.with_model(Box::new(ModelDrafter::new(Box::new(timed), self.target.n_vocab)));
         }
-        spec.observe_prefill(prompt.len(), 0, at(self.prices.target, 64) / 64.0 * prompt.len() as f64);
+        spec.observe_prefill(
+            prompt.len(),
+            0,
+            at(self.prices.target, 64) / 64.0 * prompt.len() as f64,
+            self.prices.io_ms,
+        );
         for (position, &token) in prompt.iter().enumerate() {
             spec.read(token, said.iter().find(|(at, _)| *at == position).map(|(_, top)| top));
         }

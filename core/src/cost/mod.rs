@@ -184,8 +184,12 @@ impl CostModel {
     }
 
     /// Takes `ms` for the layers of `rows` rows of a prompt behind `cached` positions into account, without waiting for weights: the
-    /// far end of the curve, which bounds what trees cost before any was tried.
-    pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64) {
+    /// far end of the curve, which bounds what trees cost before any was tried. `read_ms` went by while weights were being read: a pass
+    /// of few rows will wait for most of that.
+    pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64, read_ms: f64) {
+        if self.io.is_empty() && read_ms > 0.0 {
+            self.io.push(read_ms);
+        }
         if rows >= MIN_PREFILL && ms.is_finite() && ms > 0.0 {
             let at = rows.min(WIDE);
             let cost = ms * at as f64 / rows as f64 / self.pace();
@@ -326,8 +330,8 @@ mod tests {
     #[test]
     fn a_prompt_bounds_what_trees_cost() {
         let mut model = CostModel::default();
-        model.observe_prefill(512, 0, 8.0 * 259.0);
-        model.observe_prefill(4, 0, 1.0);
+        model.observe_prefill(512, 0, 8.0 * 259.0, 0.0);
+        model.observe_prefill(4, 0, 1.0, 0.0);
         model.observe(&pass(1, 0, 34.7));
         let prices = model.prices(0, 64);
         assert!((prices.verify_ms[1] - 34.7).abs() < 1e-9 && (prices.verify_ms[64] - 259.0).abs() < 1e-9);
@@ -376,6 +380,15 @@ mod tests {
         let prices = model.prices(0, 16);
         assert!((prices.verify_ms[8] - 96.0).abs() < 1.0, "{}", prices.verify_ms[8]);
         assert!((prices.verify_ms[1] / 26.5 - 1.0).abs() < 0.1, "{}", prices.verify_ms[1]);
+    }
+
+    #[test]
+    fn what_a_prompt_read_is_expected_of_the_first_pass_and_measured_from_then_on() {
+        let mut model = CostModel::default();
+        model.observe_prefill(512, 0, 800.0, 2000.0);
+        assert!((2000.0..2110.0).contains(&model.prices(0, 8).plain_ms()), "{}", model.prices(0, 8).plain_ms());
+        (0..3).for_each(|_| model.observe(&PassCost { io_ms: 950.0, ..pass(1, 0, 50.0) }));
+        assert!((model.prices(0, 8).plain_ms() - 1000.0).abs() < 1e-6);
     }
 
     #[test]

@@ -79,8 +79,8 @@ impl Generation<'_> {
         let (last, before) = (path[rest.len() - 1], path[rest.len() - heard]);
         let (clock, cached, read) = (Clock::start(), prompt.len() - rest.len(), self.ledger.flash());
         self.ledger.verify(&chain(rest, heard), self.cancel)?;
-        let stalled_ms = self.ledger.flash().since(&read).stalled_s * 1e3;
-        self.speculation.observe_prefill(rest.len(), cached, clock.ms() - stalled_ms);
+        let read = self.ledger.flash().since(&read);
+        self.speculation.observe_prefill(rest.len(), cached, clock.ms() - read.stalled_s * 1e3, read.busy_s * 1e3);
         projector.begin(1, false);
         let logits = projector.logits(last, self.ledger, &mut PassCost::default())?;
         let choice = self.sampler.choose(logits, prompt, prompt.len())?;

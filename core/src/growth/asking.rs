@@ -17,7 +17,7 @@ use super::{Grower, MARGIN, Prefix};
 const LOOKAHEAD: usize = 16;
 
 /// Tokens' worth of trust in the model's record, beside how sure it was along the path at hand.
-const RECORD_WEIGHT: f64 = 3.0;
+const RECORD_WEIGHT: f64 = 4.0;
 
 /// A figure for each of the next levels below a node.
 type Levels = [f64; LOOKAHEAD];

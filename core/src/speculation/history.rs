@@ -26,8 +26,8 @@ impl Speculation {
     }
 
     /// The layers took `ms` for `rows` rows of a prompt behind `cached` positions.
-    pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64) {
-        self.cost.observe_prefill(rows, cached, ms);
+    pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64, read_ms: f64) {
+        self.cost.observe_prefill(rows, cached, ms, read_ms);
     }
 
     pub(super) fn commit(&mut self, token: Token) {
