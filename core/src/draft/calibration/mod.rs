@@ -6,7 +6,7 @@
 //! on its row (`major`), that on the whole source, and that on a prior (hierarchical shrinkage of a Beta mean). On top, one
 //! shift in log-odds per source follows a change of subject faster than the cells can. A token that several sources propose has
 //! its own counts by the set of its sources, leaning on its best source. Where the draft model was asked, a candidate is worth what
-//! such candidates were worth against such rivals ([`contest`]): what the others say is worth little where the model says otherwise.
+//! such candidates were worth against such rivals (`contest`): what the others say is worth little where the model says otherwise.
 //!
 //! Learning is free of selection bias: the target's choice is known at every *reached* row, so every candidate proposed under
 //! a reached node is a labelled example, verified or not.
