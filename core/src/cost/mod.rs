@@ -141,6 +141,8 @@ pub struct CostModel {
     draft: [Window; Source::COUNT],
     leaf: Window,
     io: Window,
+    /// What stands for `io` until a pass was measured.
+    prompt_read_ms: f64,
     sample: Window,
     overhead: Window,
     /// The latest passes' cost over their shape's record.
@@ -187,9 +189,7 @@ impl CostModel {
     /// far end of the curve, which bounds what trees cost before any was tried. `read_ms` went by while weights were being read: a pass
     /// of few rows will wait for most of that.
     pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64, read_ms: f64) {
-        if self.io.is_empty() && read_ms > 0.0 {
-            self.io.push(read_ms);
-        }
+        self.prompt_read_ms = read_ms;
         if rows >= MIN_PREFILL && ms.is_finite() && ms > 0.0 {
             let at = rows.min(WIDE);
             let cost = ms * at as f64 / rows as f64 / self.pace();
@@ -264,7 +264,7 @@ impl CostModel {
             verify_ms,
             project_ms: self.project.table(max_rows),
             leaf_ms: self.leaf_ms(),
-            fixed_ms: self.io.median().unwrap_or(0.0) + self.overhead.median().unwrap_or(0.0),
+            fixed_ms: self.io.median().unwrap_or(self.prompt_read_ms) + self.overhead.median().unwrap_or(0.0),
             sample_ms: self.sample.median().unwrap_or(0.0),
             row_ms: Source::ALL.iter().filter(|&&s| s != Source::Model).map(|&s| self.draft_ms(s)).sum(),
         }
@@ -387,7 +387,7 @@ mod tests {
         let mut model = CostModel::default();
         model.observe_prefill(512, 0, 800.0, 2000.0);
         assert!((2000.0..2110.0).contains(&model.prices(0, 8).plain_ms()), "{}", model.prices(0, 8).plain_ms());
-        (0..3).for_each(|_| model.observe(&PassCost { io_ms: 950.0, ..pass(1, 0, 50.0) }));
+        model.observe(&PassCost { io_ms: 950.0, ..pass(1, 0, 50.0) });
         assert!((model.prices(0, 8).plain_ms() - 1000.0).abs() < 1e-6);
     }
 

@@ -84,6 +84,7 @@ impl CostModel {
             draft,
             leaf: seed(&profile.leaf),
             io: seed(&profile.io),
+            prompt_read_ms: 0.0,
             sample: seed(&profile.sample),
             overhead: seed(&profile.overhead),
             paces: VecDeque::new(),
