@@ -120,31 +120,23 @@ impl ModelDrafter {
         choose: impl FnOnce(&[TopK]) -> Vec<u32>,
         cancel: &Cancel,
     ) -> Result<Vec<TopK>> {
-        let result = self.try_pass(rows, wanted, choose, cancel);
+        let result = (|| {
+            let (row_len, n_layers) = (self.executor.shape().n_vocab, self.executor.shape().n_layers);
+            self.executor.begin(rows)?;
+            self.executor.run(n_layers, cancel)?;
+            self.logits.resize(wanted.len() * row_len, 0.0);
+            if !wanted.is_empty() {
+                self.executor.project(wanted, &mut self.logits)?;
+            }
+            let tops: Vec<TopK> =
+                self.logits.chunks(row_len.max(1)).map(|row| TopK::of(&row[..self.n_vocab.min(row.len())])).collect();
+            self.executor.commit(&choose(&tops))?;
+            Ok(tops)
+        })();
         if result.is_err() {
             self.executor.rollback();
         }
         result
-    }
-
-    fn try_pass(
-        &mut self,
-        rows: &[Row],
-        wanted: &[u32],
-        choose: impl FnOnce(&[TopK]) -> Vec<u32>,
-        cancel: &Cancel,
-    ) -> Result<Vec<TopK>> {
-        let (row_len, n_layers) = (self.executor.shape().n_vocab, self.executor.shape().n_layers);
-        self.executor.begin(rows)?;
-        self.executor.run(n_layers, cancel)?;
-        self.logits.resize(wanted.len() * row_len, 0.0);
-        if !wanted.is_empty() {
-            self.executor.project(wanted, &mut self.logits)?;
-        }
-        let tops: Vec<TopK> =
-            self.logits.chunks(row_len.max(1)).map(|row| TopK::of(&row[..self.n_vocab.min(row.len())])).collect();
-        self.executor.commit(&choose(&tops))?;
-        Ok(tops)
     }
 
     /// The rows that `paths`, taken in `order`, need beyond the cache; what does not fit is left out.

@@ -25,7 +25,8 @@ impl Speculation {
         self.free().iter_mut().for_each(|drafter| drafter.said(said));
     }
 
-    /// The layers took `ms` for `rows` rows of a prompt behind `cached` positions.
+    /// The layers took `ms` for `rows` rows of a prompt behind `cached` positions, without waiting; weights were being read for
+    /// `read_ms`.
     pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64, read_ms: f64) {
         self.cost.observe_prefill(rows, cached, ms, read_ms);
     }
