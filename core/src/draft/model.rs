@@ -28,7 +28,7 @@ use crate::tree::{Claim, DraftTree, NodeId, Source};
 const WEIGHTS: [f64; 11] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.97];
 
 /// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
-const MAX_UNREAD: usize = 8;
+const MAX_UNREAD: usize = 24;
 
 /// Fails with `InvalidOption` unless every token of the draft model's vocabulary is the same bytes in the target's.
 ///

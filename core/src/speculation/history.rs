@@ -7,12 +7,12 @@ use crate::token::Token;
 use crate::tree::{DraftTree, ROOT};
 
 use super::learning::{Company, label};
-use super::{Drafting, LOOK_BACK, Speculation};
+use super::{Drafting, LOOK_BACK, Speculation, Wanted};
 
 impl Speculation {
     /// `token` is now the last of the history; `said` is what the target says behind it, where that is known (prompts).
     pub fn read(&mut self, token: Token, said: Option<&TopK>) {
-        self.commit(token);
+        self.commit(token, None);
         let Some(said) = said else { return };
         if let Some(next) = said.first().filter(|_| self.drafting != Drafting::Off) {
             let mut tree = DraftTree::new(token);
@@ -31,13 +31,16 @@ impl Speculation {
         self.cost.observe_prefill(rows, cached, ms, read_ms);
     }
 
-    pub(super) fn commit(&mut self, token: Token) {
+    /// `token` is now the last of the history; it was `foreseen` with that probability.
+    pub(super) fn commit(&mut self, token: Token, foreseen: Option<f64>) {
         if !self.history.is_empty() {
             if self.wanted.len() >= LOOK_BACK {
                 self.wanted.pop_front();
             }
-            self.wanted.push_back(self.said.take());
+            let foreseen = self.foreseen;
+            self.wanted.push_back(self.said.take().map(|token| Wanted { token, foreseen }));
         }
+        self.foreseen = foreseen;
         self.free().iter_mut().for_each(|drafter| drafter.commit(token));
         if let Some(model) = &mut self.model {
             model.commit(token);
@@ -104,7 +107,7 @@ impl Speculation {
         self.shadow = None;
         self.wanted.clear();
         self.said = None;
-        self.foreseen = 0.0;
+        self.foreseen = None;
     }
 
     pub(super) fn last(&self) -> Token {

@@ -11,10 +11,13 @@ use crate::tree::{Claim, Claims, DraftTree, NodeId, Source};
 use super::Plan;
 
 /// Whether all sources were asked about a node, or the draft model alone.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Company {
     All,
-    ModelAlone,
+    ModelAlone {
+        /// How surely the node's own token was foreseen, if it is not of a prompt.
+        foreseen: Option<f64>,
+    },
 }
 
 /// Learns from one reached node: every candidate under it was the target's choice or was not.
@@ -27,6 +30,9 @@ pub(super) fn label(calibration: &mut Calibration, tree: &DraftTree, node: NodeI
         let best = claims.iter().rev().max_by(|a, b| worth(a.1).total_cmp(&worth(b.1)));
         if let Some(is_right) = best.map(|(token, _)| *token == chosen) {
             calibration.observe_node(source, is_right, claims.iter().any(|(token, _)| *token == chosen));
+            if let (Source::Model, Company::ModelAlone { foreseen: Some(foreseen) }) = (source, company) {
+                calibration.observe_behind(foreseen, is_right);
+            }
             if source == Source::Model && company == Company::All {
                 let by_reach = |a: &NodeId, b: &NodeId| tree.nodes()[*a].reach.total_cmp(&tree.nodes()[*b].reach);
                 let best = tree.children(node).max_by(by_reach).map(|best| tree.nodes()[best].token);

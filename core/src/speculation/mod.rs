@@ -39,6 +39,14 @@ use sources::Sources;
 /// Positions at which a draft model that is looked at is judged.
 const LOOK_BACK: usize = 32;
 
+/// What the target wanted behind a token of the history.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    token: Token,
+    /// How surely the token before it was foreseen; `None` in a prompt, which nobody foresees.
+    foreseen: Option<f64>,
+}
+
 /// The state of speculation in one session.
 pub struct Speculation {
     drafting: Drafting,
@@ -58,10 +66,10 @@ pub struct Speculation {
     mark: usize,
     /// What the target wanted behind each of the latest tokens but the last, where that is known: in a prompt where it was heard,
     /// for the text of a prompt is not its own.
-    wanted: VecDeque<Option<Token>>,
+    wanted: VecDeque<Option<Wanted>>,
     said: Option<Token>,
-    /// How surely the last token was foreseen.
-    foreseen: f64,
+    /// How surely the last token was foreseen; `None` in a prompt.
+    foreseen: Option<f64>,
     /// [`Quote::hope_factor`](crate::growth::Quote::hope_factor).
     hope_factor: f64,
 }
@@ -86,7 +94,7 @@ impl Speculation {
             mark: 0,
             wanted: VecDeque::new(),
             said: None,
-            foreseen: 0.0,
+            foreseen: None,
             hope_factor,
         }
     }

@@ -65,7 +65,8 @@ impl Speculation {
         for (hindsight, wanted) in known.filter_map(|(hindsight, wanted)| Some((hindsight, (*wanted)?))) {
             let mut tree = DraftTree::new(0);
             add_candidates(&mut tree, ROOT, &hindsight.candidates);
-            label(&mut self.calibration, &tree, ROOT, wanted, Company::ModelAlone);
+            let company = Company::ModelAlone { foreseen: wanted.foreseen };
+            label(&mut self.calibration, &tree, ROOT, wanted.token, company);
         }
     }
 }

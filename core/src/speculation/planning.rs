@@ -45,7 +45,7 @@ impl Speculation {
         let limits = Limits { max_rows: self.max_rows().min(max_rows.max(1)), ..self.limits };
         let prices = self.cost.prices(cached, limits.max_rows);
         let mode = self.mode();
-        let mut tree = DraftTree::foreseen(self.last(), self.foreseen);
+        let mut tree = DraftTree::foreseen(self.last(), self.foreseen.unwrap_or_default());
         let mut growth = plain(&prices);
         if mode == Mode::Speculate {
             self.shadow = None;

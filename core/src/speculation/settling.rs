@@ -53,8 +53,6 @@ impl Speculation {
         for (&row, &token) in accepted.path.iter().zip(&emitted) {
             label(&mut self.calibration, &plan.tree, plan.flat.nodes[row as usize], token, Company::All);
         }
-        let last = plan.flat.nodes[accepted.path[accepted.path.len() - 1] as usize];
-        self.foreseen = plan.tree.child(last, accepted.bonus).map_or(0.0, |child| plan.tree.nodes()[child].probability);
         let settled = self.book(plan, accepted, pass);
         log::trace!(
             "{:?}: {} rows, expected {:.2} tokens in {:.2} ms, got {} in {:.2}; {} model rounds in {:.2} ms, drafting {:.2} ms",
@@ -122,7 +120,8 @@ impl Speculation {
             }
             self.follow_shadow(token);
             self.said = Some(token);
-            self.commit(token);
+            let child = plan.tree.child(plan.flat.nodes[row as usize], token);
+            self.commit(token, Some(child.map_or(0.0, |child| plan.tree.nodes()[child].probability)));
         }
     }
 

@@ -236,12 +236,17 @@ impl Calibration {
     /// Learns from one reached row about which the draft model was asked, and whose token was `foreseen` with that probability:
     /// whether its best candidate was the target's choice, and whether the best of all sources was.
     pub fn observe_company(&mut self, foreseen: f64, model_hit: bool, tree_hit: bool) {
-        self.behind[class_of(foreseen)].observe(model_hit, FORESEEN_WINDOW);
+        self.observe_behind(foreseen, model_hit);
         if model_hit {
             self.spoiled.observe(!tree_hit, CELL_WINDOW);
         } else {
             self.rescued.observe(tree_hit, CELL_WINDOW);
         }
+    }
+
+    /// Learns from one reached row about which the draft model was not asked, but has said since what it would have proposed.
+    pub fn observe_behind(&mut self, foreseen: f64, model_hit: bool) {
+        self.behind[class_of(foreseen)].observe(model_hit, FORESEEN_WINDOW);
     }
 
     /// How often the tree's best candidate is right where the draft model is asked, by the [class](class_of) of the token it is asked
