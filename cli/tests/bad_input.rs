@@ -146,6 +146,16 @@ fn prompts_of_every_kind_are_answered_or_refused() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_prompt_that_does_not_end_is_one_line() {
+    let path = file("endless.gguf", &small());
+    let path = path.to_str().unwrap();
+    let read = error_line(&fulcrum(&["generate", "-m", path, "-f", "/dev/zero"], b""));
+    assert!(read.contains("/dev/zero") && read.contains("longer than"), "{read}");
+    assert!(error_line(&fulcrum(&["inspect", "/dev/zero"], b"")).contains("not a regular file"));
+}
+
 /// A chat goes on after a message that cannot be answered.
 #[test]
 fn a_chat_survives_a_message_that_is_too_long() {

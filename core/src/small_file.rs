@@ -4,7 +4,7 @@
 //! file. What is read may be anybody's: its length is bounded here, its content is the reader's to check.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::error::{ErrorKind, Result};
@@ -14,12 +14,16 @@ use crate::error::{ErrorKind, Result};
 /// Fails with `File`.
 pub(crate) fn read(path: &Path, max_bytes: usize) -> Result<Vec<u8>> {
     let failed = |source| ErrorKind::File { action: "read", path: path.to_owned(), source };
+    // Whoever opens a pipe waits for a writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")).into());
+    }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     file.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > max_bytes {
         let reason = format!("it is larger than {max_bytes} bytes");
-        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)).into());
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, reason)).into());
     }
     Ok(bytes)
 }
