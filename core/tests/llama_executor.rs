@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use common::oracle::Oracle;
 use fulcrum::executor::{Executor, Row};
 use fulcrum::model::Progress;
 use fulcrum::{Cancel, Error, ErrorKind, ExecutorChoice, KvType, Model, ModelOptions, Result, Token};
+use oracle::Oracle;
 use parking_lot::Mutex;
 
 fn options() -> ModelOptions {

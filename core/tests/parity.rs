@@ -6,15 +6,17 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
 use std::path::{Path, PathBuf};
 
-use common::oracle::Oracle;
 use common::quantize::WeightType;
 use common::random_model::{self, Family, random_model};
 use fulcrum::executor::{Executor, Row};
 use fulcrum::model::ExecutorChoice;
 use fulcrum::{Cancel, Kernels, KvType, Model, ModelOptions, Token};
+use oracle::Oracle;
 
 const N_CELLS: usize = 512;
 

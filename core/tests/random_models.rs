@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
 use std::path::PathBuf;
 
-use common::oracle::Oracle;
 use common::quantize::WeightType;
 use common::random_model::{Family, ModelOptions, random_model};
 use common::small_vocabulary::{IM_END, IM_START, N_VOCAB};
 use fulcrum::gguf::Gguf;
 use fulcrum::gguf::validate::validate;
 use fulcrum::{KvType, Token};
+use oracle::Oracle;
 
 /// A file that is removed again.
 struct TemporaryFile(PathBuf);

@@ -4,8 +4,6 @@
 
 pub mod gguf_writer;
 pub mod isolated;
-#[cfg(feature = "ggml")]
-pub mod oracle;
 pub mod quantize;
 pub mod random_model;
 pub mod small_vocabulary;

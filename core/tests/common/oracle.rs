@@ -2,7 +2,7 @@
 //!
 //! llama.cpp's logits of a position depend on the rows beside it (attention splits, tiles, repacked groups), so a comparison is
 //! fair only at the same batch shapes. For files that are known to be sound: nothing is checked.
-#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+#![allow(dead_code, missing_docs, unreachable_pub, unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::CString;
 use std::path::Path;

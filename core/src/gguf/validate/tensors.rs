@@ -85,11 +85,8 @@ pub(super) fn check_family(gguf: &Gguf<'_>, family: Family, shape: &FamilyShape,
     for layer in 0..shape.n_layers {
         for (name, dims, required) in layer_tensors(family, shape) {
             table.expect(&format!("blk.{layer}.{name}"), &dims, required)?;
-            match (dims.len(), name.strip_suffix(".weight")) {
-                (2 | 3, Some(name)) => {
-                    table.expect_scales(&format!("blk.{layer}.{name}"), *dims.get(2).unwrap_or(&1))?
-                }
-                _ => {}
+            if let (2 | 3, Some(name)) = (dims.len(), name.strip_suffix(".weight")) {
+                table.expect_scales(&format!("blk.{layer}.{name}"), *dims.get(2).unwrap_or(&1))?;
             }
         }
         check_attention_inputs(gguf, layer)?;
