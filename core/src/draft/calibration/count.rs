@@ -11,6 +11,11 @@ pub(super) struct Count {
 }
 
 impl Count {
+    /// As after `offers` offers of which `rate` were hits.
+    pub(super) fn of(rate: f64, offers: f64) -> Self {
+        Self { offers, hits: offers * rate }
+    }
+
     pub(super) fn observe(&mut self, hit: bool, window: f64) {
         let keep = 1.0 - 1.0 / window;
         self.offers = self.offers * keep + 1.0;
@@ -20,5 +25,10 @@ impl Count {
     /// Hit rate, leaning on `prior` as on `SHRINKAGE` offers.
     pub(super) fn rate(&self, prior: f64) -> f64 {
         (self.hits + SHRINKAGE * prior) / (self.offers + SHRINKAGE)
+    }
+
+    /// Hit rate of counts that did not begin empty.
+    pub(super) fn share(&self) -> f64 {
+        self.hits / self.offers
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Lever calls for a calibration that keeps the draft's ranking and shrinks it by how often the target's choice is among the
 //! candidates, and gives no closed form (arXiv 2605.16786, section 2.1). Ours counts: each source's claims fall into cells
-//! (`major`, `minor`), each cell keeps exponentially forgotten counts of offers and hits, and a cell with little evidence leans
-//! on its row (`major`), that on the whole source, and that on a prior (hierarchical shrinkage of a Beta mean). On top, one
-//! shift in log-odds per source follows a change of subject faster than the cells can. A token that several sources propose has
-//! its own counts by the set of its sources, leaning on its best source. Where the draft model was asked, a candidate is worth what
+//! (`major`, `minor`), each cell keeps exponentially forgotten counts of offers and hits, beginning with what
+//! such claims have been worth elsewhere (a Beta prior). On top, one shift in log-odds per source follows a source that is better or
+//! worse than that, and a change of subject, faster than the cells can. A token that several sources propose has its own counts
+//! by the set of its sources, leaning on its best source. Where the draft model was asked, a candidate is worth what
 //! such candidates were worth against such rivals (`contest`): what the others say is worth little where the model says otherwise.
 //!
 //! Learning is free of selection bias: the target's choice is known at every *reached* row, so every candidate proposed under
@@ -18,6 +18,7 @@ mod count;
 #[cfg(test)]
 mod tests;
 
+use super::prior;
 use crate::tree::{Claim, Claims, Source};
 
 use contest::{Contest, Words};
@@ -25,9 +26,11 @@ use count::Count;
 
 /// Offers after which a cell's old evidence weighs 1/e: a cell follows drift within a few dozen offers of its own.
 const CELL_WINDOW: f64 = 32.0;
-/// The same for a row of cells, a source, and a set of sources, which see more offers.
-const ROW_WINDOW: f64 = 64.0;
-const SOURCE_WINDOW: f64 = 128.0;
+/// The same for a set of sources, which sees more offers.
+const JOINT_WINDOW: f64 = 64.0;
+
+/// Offers that what such claims have been worth elsewhere stands for in a new cell; forgotten as offers are.
+const PRIOR_WEIGHT: f64 = 8.0;
 
 /// The same for the rate of a source's best candidate, lately and in the long run, and what of the former a step without offers
 /// leaves: a bad run is forgotten within about twenty steps, a bad source is not.
@@ -41,8 +44,8 @@ const SHIFT_STEP: f64 = 0.15;
 const SHIFT_KEEP: f64 = 0.98;
 const SHIFT_LIMIT: f64 = 3.0;
 
-/// Hit rate assumed of a source that has never been checked. Low: the first offers are a trial, and trials cost rows.
-const PRIOR: f64 = 0.3;
+/// Hit rate assumed of the best candidate of a source that has never been checked. Low: the first offers are a trial.
+const FIRST_PRIOR: f64 = 0.3;
 
 /// Estimates stay this far from 0 and 1, so that log-odds exist and no candidate is ever beyond doubt or beyond hope.
 const FLOOR: f64 = 0.002;
@@ -65,8 +68,6 @@ const JOINT_BINS: usize = 10;
 #[derive(Clone, Debug, PartialEq)]
 struct SourceTable {
     cells: Vec<Count>,
-    rows: [Count; Claim::MAJORS],
-    all: Count,
     shift: f64,
     /// How often the best candidate at a node where the source proposed anything was right: lately, and in the long run.
     first: Count,
@@ -75,29 +76,28 @@ struct SourceTable {
     any: Count,
 }
 
-impl Default for SourceTable {
-    fn default() -> Self {
+impl SourceTable {
+    /// Nothing learnt of `source`.
+    fn new(source: Source) -> Self {
+        let claims =
+            (0u8..).take(Claim::MAJORS).flat_map(|major| (0u8..).take(Claim::MINORS).map(move |minor| (major, minor)));
         Self {
-            cells: vec![Count::default(); Claim::MAJORS * Claim::MINORS],
-            rows: [Count::default(); Claim::MAJORS],
-            all: Count::default(),
+            cells: claims
+                .map(|(major, minor)| Count::of(prior(Claim { source, major, minor }), PRIOR_WEIGHT))
+                .collect(),
             shift: 0.0,
             first: Count::default(),
             first_long: Count::default(),
             any: Count::default(),
         }
     }
-}
 
-impl SourceTable {
-    fn cell(claim: Claim) -> (usize, usize) {
-        let major = (claim.major as usize).min(Claim::MAJORS - 1);
-        (major, major * Claim::MINORS + (claim.minor as usize).min(Claim::MINORS - 1))
+    fn cell(claim: Claim) -> usize {
+        (claim.major as usize).min(Claim::MAJORS - 1) * Claim::MINORS + (claim.minor as usize).min(Claim::MINORS - 1)
     }
 
     fn unshifted(&self, claim: Claim) -> f64 {
-        let (row, cell) = Self::cell(claim);
-        self.cells[cell].rate(self.rows[row].rate(self.all.rate(PRIOR)))
+        self.cells[Self::cell(claim)].share()
     }
 
     fn probability(&self, claim: Claim) -> f64 {
@@ -107,10 +107,7 @@ impl SourceTable {
     fn observe(&mut self, claim: Claim, hit: bool) {
         let surprise = f64::from(u8::from(hit)) - self.probability(claim);
         self.shift = (self.shift * SHIFT_KEEP + SHIFT_STEP * surprise).clamp(-SHIFT_LIMIT, SHIFT_LIMIT);
-        let (row, cell) = Self::cell(claim);
-        self.cells[cell].observe(hit, CELL_WINDOW);
-        self.rows[row].observe(hit, ROW_WINDOW);
-        self.all.observe(hit, SOURCE_WINDOW);
+        self.cells[Self::cell(claim)].observe(hit, CELL_WINDOW);
     }
 }
 
@@ -141,10 +138,10 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Nothing learnt: every candidate has the prior.
+    /// Nothing learnt: every claim is worth what such claims have been worth elsewhere.
     pub fn new() -> Self {
         Self {
-            sources: Default::default(),
+            sources: Source::ALL.map(SourceTable::new),
             joint: vec![Default::default(); 1 << Source::COUNT],
             behind: Default::default(),
             rescued: Count::default(),
@@ -203,7 +200,7 @@ impl Calibration {
         if claims.iter().count() > 1 {
             let best = bin(self.best(claims));
             if let Some(bins) = self.joint.get_mut(claims.mask()) {
-                bins[best].observe(hit, ROW_WINDOW);
+                bins[best].observe(hit, JOINT_WINDOW);
             }
         }
         for claim in claims.iter() {
@@ -223,7 +220,7 @@ impl Calibration {
     /// How often the best candidate of `source` has been right lately, in [0, 1]; in the long run, where lately says little.
     pub fn first_rate(&self, source: Source) -> f64 {
         let table = &self.sources[source.index()];
-        table.first.rate(table.first_long.rate(PRIOR))
+        table.first.rate(table.first_long.rate(FIRST_PRIOR))
     }
 
     /// A step has passed in which `source` was not checked: what it did lately says a little less. Without this, a source that is
@@ -265,7 +262,7 @@ impl Calibration {
 
     /// How often any candidate of `source` has been right lately, in [0, 1].
     pub fn coverage(&self, source: Source) -> f64 {
-        self.sources[source.index()].any.rate(PRIOR)
+        self.sources[source.index()].any.rate(FIRST_PRIOR)
     }
 
     /// Reached rows at which `source` was checked, exponentially forgotten.

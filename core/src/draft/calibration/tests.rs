@@ -33,15 +33,31 @@ fn converges_on_each_cell_of_a_synthetic_source() {
 }
 
 #[test]
-fn a_new_cell_leans_on_its_row_and_source() {
+fn a_new_cell_is_worth_what_it_is_elsewhere_and_less_where_its_source_disappoints() {
     let mut calibration = Calibration::new();
-    let fresh = Claims::of(claim(Source::Model, 3, 1));
-    assert!((calibration.probability(&fresh) - PRIOR).abs() < 1e-9);
-    feed(&mut calibration, &Claims::of(claim(Source::Model, 3, 0)), 0.9, 100);
-    feed(&mut calibration, &Claims::of(claim(Source::Model, 7, 0)), 0.1, 100);
-    assert!(calibration.probability(&fresh) > 0.6);
-    assert!(calibration.probability(&Claims::of(claim(Source::Model, 7, 1))) < 0.3);
-    assert!((calibration.probability(&Claims::of(claim(Source::Reuse, 3, 1))) - PRIOR).abs() < 1e-9);
+    let fresh = claim(Source::Model, 10, 0);
+    let worth = |calibration: &Calibration| calibration.probability(&Claims::of(fresh));
+    assert!((worth(&calibration) - prior(fresh)).abs() < 1e-9);
+    feed(&mut calibration, &Claims::of(claim(Source::Model, 11, 0)), 0.0, 10);
+    assert!(worth(&calibration) < prior(fresh) - 0.1);
+    feed(&mut calibration, &Claims::of(claim(Source::Model, 11, 0)), 1.0, 60);
+    assert!(worth(&calibration) > prior(fresh));
+    let other = claim(Source::Reuse, 3, 1);
+    assert!((calibration.probability(&Claims::of(other)) - prior(other)).abs() < 1e-9);
+}
+
+#[test]
+fn every_claim_has_a_prior_and_surer_ones_have_more() {
+    for source in Source::ALL {
+        let all = (0..12).flat_map(|major| (0..8).map(move |minor| claim(source, major, minor)));
+        assert!(all.into_iter().all(|claim| (0.0..1.0).contains(&prior(claim))), "{source:?}");
+    }
+    let rises = |priors: Vec<f64>| priors.windows(2).all(|pair| pair[0] <= pair[1]);
+    assert!(rises((0..12).map(|weight| prior(claim(Source::Model, weight, 0))).collect()));
+    assert!(rises((0..11).map(|length| prior(claim(Source::Context, length, 5))).collect()));
+    assert!(rises((0..8).map(|share| prior(claim(Source::Context, 4, share))).collect()));
+    assert!(rises((0..11).map(|length| prior(claim(Source::Aligned, length, 7))).collect()));
+    assert!(rises((0..8).map(|weight| prior(claim(Source::Recycle, 0, weight))).collect()));
 }
 
 #[test]
