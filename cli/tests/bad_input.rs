@@ -126,6 +126,14 @@ fn options_out_of_range_are_one_line() {
 }
 
 #[test]
+fn a_benchmark_of_too_many_tokens_is_one_line() {
+    let path = file("bench.gguf", &small());
+    let endless = ["--prefill", "18446744073709551615", "--decode", "65", "--rounds", "1"];
+    let line = error_line(&fulcrum(&[&["bench", "-m", path.to_str().unwrap()], &endless[..]].concat(), b""));
+    assert!(line.contains("context_length"), "{line}");
+}
+
+#[test]
 fn prompts_of_every_kind_are_answered_or_refused() {
     let path = file("prompts.gguf", &small());
     let path = path.to_str().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Mapping is for models that stay resident. What is streamed under a memory budget is read instead, because a file that shrinks
 //! under a mapping raises SIGBUS. So before each pass over a mapping its user asks [`check`](Mapping::check): what shrank between two
-//! passes, as a download that begins again, is an error. What shrinks in the middle of one still ends the process.
+//! passes, as a download that begins again, is an error. What shrinks in the middle of one, or of loading, still ends the process.
 
 use std::fs::{File, Metadata};
 use std::io;
