@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a fresh machine needs before cargo can build the C++ backend: cmake, make, a C++ compiler, clang and libclang.
 #
-# Sourced by demo.sh and test.sh; run on its own it only sets up. Installs what is missing through apt-get (Debian, Ubuntu)
-# or Homebrew (macOS). Where it may not, or with FULCRUM_INSTALL=no, it says exactly what to install and exits 1.
+# Sourced by demo.sh, test.sh and swift.sh; run on its own it only sets up. Installs what is missing through apt-get (Debian,
+# Ubuntu) or Homebrew (macOS). Where it may not, or with FULCRUM_INSTALL=no, it says exactly what to install and exits 1.
 # Does nothing and takes no time where everything is there. Written for bash 3.2, which macOS has.
 
 setup_fail() {
@@ -23,9 +23,13 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+may_install() {
+  [ "${FULCRUM_INSTALL:-yes}" != no ]
+}
+
 # Installs packages by the names they have with this machine's package manager; fails where it may not.
 install_packages() {
-  [ "${FULCRUM_INSTALL:-yes}" != no ] || return 1
+  may_install || return 1
   if have apt-get; then
     may_be_root || return 1
     echo "setup: installing $*" >&2

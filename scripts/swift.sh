@@ -12,7 +12,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-ROOT=$PWD
+. scripts/setup.sh
+
 PACKAGE=bindings/swift
 CHROOT=${FULCRUM_SWIFT_CHROOT:-$ROOT/build/debian-13}
 SCRATCH=$ROOT/build/swift
@@ -24,19 +25,18 @@ have_swift() {
 make_chroot() {
   # A link that points nowhere from outside.
   [ ! -L "$CHROOT/usr/bin/swift" ] || return 0
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+  if [ "$(id -u)" != 0 ] || ! have apt-get || ! may_install; then
     echo 'error: Swift 6 is missing: install it (https://swift.org/install), or run this as root on Debian' >&2
     return 1
   fi
-  command -v mmdebstrap >/dev/null 2>&1 ||
-    apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 install mmdebstrap >&2
+  have mmdebstrap || install_packages mmdebstrap || return 1
   echo "setup: making a Debian 13 with Swift in $CHROOT" >&2
   # Under another name until it is whole: an interrupted one would look like one that works.
   rm -rf "$CHROOT.part"
   mkdir -p "$(dirname "$CHROOT")"
   mmdebstrap --quiet --variant=minbase --include=ca-certificates,swiftlang,libstdc++-14-dev,libc6-dev \
-    trixie "$CHROOT.part" >&2
-  mv "$CHROOT.part" "$CHROOT"
+    trixie "$CHROOT.part" >&2 || return 1
+  mv -T "$CHROOT.part" "$CHROOT"
 }
 
 # Runs a command in the repository, in the chroot where Swift is only there. The mounts are the command's own and go with it.

@@ -55,7 +55,7 @@ skip() {
 }
 
 has_component() {
-  cargo "$1" --version >/dev/null 2>&1 || { have rustup && rustup component add "$2" >/dev/null 2>&1; }
+  cargo "$1" --version >/dev/null 2>&1 || { may_install && have rustup && rustup component add "$2" >/dev/null 2>&1; }
 }
 
 shell_scripts() {
@@ -112,9 +112,15 @@ else
 fi
 part 'documentation' doc_without_warnings
 
+has_cargo_deny() {
+  if cargo deny --version >/dev/null 2>&1; then return 0; fi
+  may_install || return 1
+  printf '\nsetup: installing cargo-deny %s, once per machine: about five minutes\n' "$CARGO_DENY_VERSION"
+  cargo install --locked --quiet "cargo-deny@$CARGO_DENY_VERSION"
+}
+
 # Licences and sources only: the advisory database is fetched from the network at the time of the check (`just advisories`).
-# Installing cargo-deny costs about five minutes, once per machine.
-if cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet "cargo-deny@$CARGO_DENY_VERSION"; then
+if has_cargo_deny; then
   part 'licences and sources' cargo deny --log-level error check bans licenses sources
 else
   skip 'licences and sources' "cargo-deny $CARGO_DENY_VERSION could not be installed"

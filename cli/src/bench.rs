@@ -133,7 +133,7 @@ impl Bench {
 
     /// The file, loaded once per executor. Where the staged one does not know the architecture, llama.cpp runs alone.
     fn contestants(&self, load: Load) -> Result<Vec<Contestant>> {
-        let n_cells = load.prefill + load.decode;
+        let n_cells = load.prefill.saturating_add(load.decode);
         let mut contestants = Vec::new();
         for choice in [ExecutorChoice::Staged, ExecutorChoice::LlamaCpp] {
             let options = ModelOptions {

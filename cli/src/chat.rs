@@ -2,6 +2,7 @@
 
 use crate::conversation::{Conversation, Next};
 use crate::failure::{Failure, Result};
+use crate::input;
 use crate::interrupt::Interrupt;
 use crate::loading::load;
 use crate::options::{ModelArgs, SamplingArgs};
@@ -80,9 +81,9 @@ fn hint() -> Result<()> {
 }
 
 /// Answers every line; the first failure ends it, because nobody is there to try again.
-fn answer_lines(mut conversation: Conversation, lines: impl BufRead, out: &mut dyn Write) -> Result<()> {
-    for line in lines.lines() {
-        let line = line.map_err(|source| Failure::Input { from: "standard input".into(), source })?;
+fn answer_lines(mut conversation: Conversation, mut lines: impl BufRead, out: &mut dyn Write) -> Result<()> {
+    let unreadable = |source| Failure::Input { from: "standard input".into(), source };
+    while let Some(line) = input::line(&mut lines).map_err(unreadable)? {
         if conversation.take(&line, out)? == Next::Quit {
             break;
         }

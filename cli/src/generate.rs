@@ -1,6 +1,7 @@
 //! `fulcrum generate`: one prompt, one answer.
 
 use crate::failure::{Failure, Result};
+use crate::input;
 use crate::loading::{Loaded, load};
 use crate::options::{ModelArgs, SamplingArgs};
 use crate::output;
@@ -9,6 +10,7 @@ use fulcrum::decode::FinishReason;
 use fulcrum::metrics::GenerationMetrics;
 use fulcrum::session::{Response, SessionOptions};
 use serde::Serialize;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
@@ -88,11 +90,11 @@ impl PromptArgs {
     fn read(&self) -> Result<String> {
         let (from, text) = match (&self.prompt, &self.file) {
             (Some(text), _) => return Ok(text.clone()),
-            (None, Some(path)) => (path.clone(), std::fs::read_to_string(path)),
+            (None, Some(path)) => (path.clone(), File::open(path).and_then(input::text)),
             (None, None) if io::stdin().is_terminal() => {
                 return Err(Failure::Usage("no prompt: give --prompt or --file, or pipe the prompt in".to_owned()));
             }
-            (None, None) => ("standard input".into(), io::read_to_string(io::stdin().lock())),
+            (None, None) => ("standard input".into(), input::text(io::stdin().lock())),
         };
         let mut text = text.map_err(|source| Failure::Input { from, source })?;
         text.truncate(without_line_break(&text).len());

@@ -1,12 +1,14 @@
 //! The command line of Fulcrum: `chat`, `generate`, `inspect`, `plan`, `bench`.
 //!
-//! A command is a file. What they share: options (`options`), how things fail (`failure`), where text goes (`output`).
+//! A command is a file. What they share: options (`options`), how things fail (`failure`), where text comes from (`input`) and goes
+//! (`output`).
 
 mod bench;
 mod chat;
 mod conversation;
 mod failure;
 mod generate;
+mod input;
 mod inspect;
 mod interrupt;
 mod loading;

@@ -126,6 +126,14 @@ fn options_out_of_range_are_one_line() {
 }
 
 #[test]
+fn a_benchmark_of_too_many_tokens_is_one_line() {
+    let path = file("bench.gguf", &small());
+    let endless = ["--prefill", "18446744073709551615", "--decode", "65", "--rounds", "1"];
+    let line = error_line(&fulcrum(&[&["bench", "-m", path.to_str().unwrap()], &endless[..]].concat(), b""));
+    assert!(line.contains("context_length"), "{line}");
+}
+
+#[test]
 fn prompts_of_every_kind_are_answered_or_refused() {
     let path = file("prompts.gguf", &small());
     let path = path.to_str().unwrap();
@@ -144,6 +152,16 @@ fn prompts_of_every_kind_are_answered_or_refused() {
         let empty = fulcrum(&["generate", "-m", path, "-p", "", "--raw", "--ctx", "64", "--executor", executor], b"");
         assert!(error_line(&empty).contains("prompt"));
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_prompt_that_does_not_end_is_one_line() {
+    let path = file("endless.gguf", &small());
+    let path = path.to_str().unwrap();
+    let read = error_line(&fulcrum(&["generate", "-m", path, "-f", "/dev/zero"], b""));
+    assert!(read.contains("/dev/zero") && read.contains("longer than"), "{read}");
+    assert!(error_line(&fulcrum(&["inspect", "/dev/zero"], b"")).contains("not a regular file"));
 }
 
 /// A chat goes on after a message that cannot be answered.

@@ -41,7 +41,7 @@ pub mod residency;
 pub mod accept;
 
 #[cfg(feature = "ggml")]
-pub mod kernels;
+mod kernels;
 
 pub mod speculation;
 

@@ -4,8 +4,9 @@
 //! file. What is read may be anybody's: its length is bounded here, its content is the reader's to check.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{ErrorKind, Result};
 
@@ -14,12 +15,16 @@ use crate::error::{ErrorKind, Result};
 /// Fails with `File`.
 pub(crate) fn read(path: &Path, max_bytes: usize) -> Result<Vec<u8>> {
     let failed = |source| ErrorKind::File { action: "read", path: path.to_owned(), source };
+    // Whoever opens a pipe waits for a writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")).into());
+    }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     file.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > max_bytes {
         let reason = format!("it is larger than {max_bytes} bytes");
-        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)).into());
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, reason)).into());
     }
     Ok(bytes)
 }
@@ -28,8 +33,10 @@ pub(crate) fn read(path: &Path, max_bytes: usize) -> Result<Vec<u8>> {
 ///
 /// Fails with `File`; the file is then as before.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Of its own, as two threads may write the same file.
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let beside = path.with_file_name(name);
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
@@ -59,6 +66,22 @@ mod tests {
         write(&path, b"second").expect("written over");
         assert_eq!(read(&path, 6).expect("read"), b"second");
         assert!(read(&path, 5).is_err(), "one byte too many");
+        assert_eq!(fs::read_dir(&folder).expect("listed").count(), 1);
+        fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn of_several_who_write_one_wins_whole() {
+        let folder = folder("several");
+        let path = folder.join("drafts");
+        std::thread::scope(|scope| {
+            for i in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || (0..50).for_each(|_| write(path, &[i; 10_000]).expect("written")));
+            }
+        });
+        let bytes = read(&path, 10_000).expect("read");
+        assert!(bytes.len() == 10_000 && bytes.iter().all(|byte| *byte == bytes[0]));
         assert_eq!(fs::read_dir(&folder).expect("listed").count(), 1);
         fs::remove_dir_all(folder).expect("removed");
     }

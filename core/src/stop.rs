@@ -67,7 +67,9 @@ impl StopStrings {
 
     /// The stop string that is complete first, and where it starts.
     fn first_match(&self, text: &str) -> Option<(usize, usize)> {
-        let matches = self.stops.iter().enumerate().filter_map(|(i, stop)| text.find(stop.as_str()).map(|at| (i, at)));
+        // A search looks at all of what it looks for first, and a stop string may be long.
+        let possible = self.stops.iter().enumerate().filter(|(_, stop)| stop.len() <= text.len());
+        let matches = possible.filter_map(|(i, stop)| text.find(stop.as_str()).map(|at| (i, at)));
         matches.min_by_key(|&(i, start)| (start + self.stops[i].len(), start))
     }
 

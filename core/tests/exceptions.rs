@@ -14,10 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::isolated;
 use common::quantize::WeightType;
 use common::random_model::{Family, ModelOptions as Sizes, random_model};
-use fulcrum::kernels::LlamaVocabulary;
 use fulcrum::model::ExecutorChoice;
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::tokenizer::{Encoding, Vocabulary};
 use fulcrum::{ChatSession, ErrorKind, Model, ModelOptions, Result};
 
 /// Never reached by counting down.
@@ -76,12 +74,8 @@ fn small(name: &str) -> PathBuf {
         n_ff: 128,
         ..Sizes::new(Family::Llama)
     };
-    write(name, &random_model(Family::Llama, &sizes.weights(WeightType::Q8_0)).write())
-}
-
-fn write(name: &str, bytes: &[u8]) -> PathBuf {
     let path = std::env::temp_dir().join(format!("fulcrum-exceptions-{}-{name}.gguf", std::process::id()));
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, random_model(Family::Llama, &sizes.weights(WeightType::Q8_0)).write()).unwrap();
     path
 }
 
@@ -126,23 +120,4 @@ fn a_turn_on_the_staged_executor_survives_every_allocation_that_fails() {
         ExecutorChoice::Staged,
         20,
     );
-}
-
-/// What validation refuses: text is spelled in tokens for bytes, and there are none.
-#[test]
-fn a_vocabulary_without_tokens_for_bytes_is_an_error_where_it_lacks_one() {
-    isolated::each("a_vocabulary_without_tokens_for_bytes_is_an_error_where_it_lacks_one", 0..1, |_| {
-        let mut model = random_model(Family::Llama, &Sizes { n_layers: 1, ..Sizes::new(Family::Llama) });
-        let tokens: Vec<String> = (0..320).map(|i| format!("t{i}")).collect();
-        model.set("tokenizer.ggml.model", "llama").set("tokenizer.ggml.tokens", tokens);
-        model.set("tokenizer.ggml.scores", vec![0.0_f32; 320]).set("tokenizer.ggml.token_type", vec![1_i32; 320]);
-        let path = write("bytes", &model.write());
-        let vocabulary = LlamaVocabulary::load(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let encode = |text: &str| vocabulary.encode(text, Encoding { add_bos: false, parse_special: true });
-        for text in ["é", &"é".repeat(1000)] {
-            assert!(matches!(encode(text).unwrap_err().into_kind(), ErrorKind::Tokenizer { .. }));
-        }
-        assert!(encode("").unwrap().is_empty());
-    });
 }

@@ -24,45 +24,51 @@ fn scripted() {
 mod llama {
     use std::path::Path;
 
-    use fulcrum::Cancel;
-    use fulcrum::executor::llama::{LlamaOptions, LlamaWeights};
-    use fulcrum::executor::options::{KvType, ThreadOptions};
+    use fulcrum::{ExecutorChoice, KvType, Model, ModelOptions};
 
     use super::common::quantize::WeightType;
     use super::common::random_model::{Family, small_model};
     use super::*;
 
-    fn load(path: &Path, kv_type: KvType) -> LlamaWeights {
-        let options = LlamaOptions { max_rows: 32, threads: ThreadOptions::new(1), kv_type, ..LlamaOptions::default() };
-        LlamaWeights::load(path, options, &Cancel::new(), &mut |_| ()).unwrap()
+    fn load(path: &Path, kv_type: KvType) -> Model {
+        let options = ModelOptions {
+            executor: ExecutorChoice::LlamaCpp,
+            batch_size: 32,
+            threads: Some(1),
+            kv_type,
+            // A recurrent model's is one of those that nothing checks.
+            unchecked_architecture: true,
+            ..ModelOptions::default()
+        };
+        Model::load(path, options).unwrap()
     }
 
     /// llama.cpp sums in another order in other shapes; F32 weights keep it from rounding activations to 8 bits besides, which
     /// would hide what a broken law does to the logits.
-    fn random_weights(kv_type: KvType) -> LlamaWeights {
+    fn random_weights(kv_type: KvType) -> Model {
         let name = format!("fulcrum-contract-{}-{kv_type:?}.gguf", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, small_model(Family::Llama, WeightType::F32).write()).unwrap();
-        let weights = load(&path, kv_type);
+        let model = load(&path, kv_type);
         std::fs::remove_file(&path).unwrap();
-        weights
+        model
     }
 
     #[test]
     fn contract_with_f16_cache() {
-        judge(&random_weights(KvType::F16), 5e-3, LEAVES);
+        judge(&**random_weights(KvType::F16).weights(), 5e-3, LEAVES);
     }
 
     #[test]
     fn contract_with_q8_0_cache() {
-        judge(&random_weights(KvType::Q8_0), 5e-3, LEAVES);
+        judge(&**random_weights(KvType::Q8_0).weights(), 5e-3, LEAVES);
     }
 
     /// A model whose state cannot be cut keeps the contract by reading its history again.
     #[test]
     fn contract_with_a_running_state() {
         let Some(path) = common::recurrent_model("llama::contract_with_a_running_state") else { return };
-        judge(&load(&path, KvType::F16), 5e-3, 1);
+        judge(&**load(&path, KvType::F16).weights(), 5e-3, 1);
     }
 }
 

@@ -2,25 +2,28 @@
 //!
 //! Models are spoiled at random, by key and by tensor rather than by byte, so that many of them pass. Each that passes is
 //! loaded in a child process, given a context, and asked for tokens and logits; llama.cpp may refuse it, but a child that
-//! dies of a signal is a rule that the validation lacks. Slow: `cargo test --release --test gguf_oracle_survives -- --ignored`.
+//! dies of a signal is a rule that the validation lacks. Slow: `cargo test --release --test gguf_oracle_survives -- --ignored`;
+//! `FULCRUM_ORACLE_SEEDS=1500..20000` for other models, or one that died.
 #![cfg(feature = "ggml")]
 #![allow(unsafe_code, clippy::unwrap_used, clippy::cast_possible_truncation, clippy::undocumented_unsafe_blocks)]
 
 mod common;
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::gguf_writer::{GgufWriter, Meta};
-use common::random_model::{Family, ModelOptions, random_model};
+use common::gguf_writer::{GgufWriter, Meta, Tensor};
+use common::random_model::{Family, ModelOptions, random_model, with_experts};
 use common::small_vocabulary;
-use fulcrum::gguf::Gguf;
 use fulcrum::gguf::validate::validate;
+use fulcrum::gguf::{Gguf, TensorType};
 use llama_cpp_sys_2 as sys;
 
-const MODELS: u64 = 1500;
+/// The models, where the environment does not say.
+const SEEDS: Range<u64> = 0..1500;
 /// A tiny model is loaded in some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,7 +45,7 @@ impl Random {
 
 fn spoil(file: &mut GgufWriter, random: &mut Random, architecture: &str) {
     let numbers = [0_u32, 1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 64, 256, 512, 513, 1 << 20, 1 << 31, u32::MAX];
-    match random.below(7) {
+    match random.below(10) {
         0 => {
             let at = random.below(file.metadata.len());
             file.metadata.remove(at);
@@ -73,6 +76,18 @@ fn spoil(file: &mut GgufWriter, random: &mut Random, architecture: &str) {
             let tensor = &mut file.tensors[at];
             (tensor.dims, tensor.ty, tensor.data) = (other.dims, other.ty, other.data);
         }
+        6 | 7 => {
+            let at = random.below(file.tensors.len());
+            retype(&mut file.tensors[at], random);
+        }
+        8 => {
+            let name = format!("{}{}", random.pick(&["blk.0.", "blk.1.", ""]), random.pick(&EXTRA_TENSORS));
+            let dims = random.pick(&[vec![1], vec![2], vec![64], vec![256], vec![64, 64], vec![256, 256]]);
+            let data = vec![0; 4 * dims.iter().product::<u64>() as usize];
+            file.tensor(&name, &dims, 0, data);
+            let at = file.tensors.len() - 1;
+            retype(&mut file.tensors[at], random);
+        }
         _ => {
             let mut tokens = small_vocabulary::tokens();
             let at = random.below(tokens.len());
@@ -84,7 +99,43 @@ fn spoil(file: &mut GgufWriter, random: &mut Random, architecture: &str) {
     }
 }
 
-const EXTRA_KEYS: [&str; 28] = [
+/// Another type, with numbers that are as good as any, if its blocks fill the rows.
+fn retype(tensor: &mut Tensor, random: &mut Random) {
+    let ty = random.pick(TensorType::ALL);
+    let rows: u64 = tensor.dims[1..].iter().product();
+    if let Some(bytes) = ty.row_bytes(tensor.dims[0]) {
+        tensor.ty = ty.code();
+        tensor.data = (0..bytes * rows).map(|i| (i % 59) as u8).collect();
+    }
+}
+
+/// Names that llama.cpp's loaders look for, of which a family has some.
+const EXTRA_TENSORS: [&str; 22] = [
+    "attn_q.scale",
+    "attn_qkv.scale",
+    "attn_output.scale",
+    "attn_output.input_scale",
+    "attn_q.bias",
+    "attn_output.bias",
+    "attn_qkv.weight",
+    "attn_gate.weight",
+    "ffn_gate.scale",
+    "ffn_up.scale",
+    "ffn_down.scale",
+    "ffn_down.input_scale",
+    "ffn_down_exps.scale",
+    "ffn_up_exps.scale",
+    "ffn_down.bias",
+    "ffn_gate_shexp.weight",
+    "output.scale",
+    "output.input_scale",
+    "output.weight",
+    "output.bias",
+    "rope_freqs.weight",
+    "cls.output.weight",
+];
+
+const EXTRA_KEYS: [&str; 29] = [
     "attention.key_length",
     "attention.value_length",
     "attention.key_length_swa",
@@ -102,6 +153,7 @@ const EXTRA_KEYS: [&str; 28] = [
     "embedding_length",
     "embedding_length_out",
     "expert_count",
+    "expert_shared_feed_forward_length",
     "expert_used_count",
     "feed_forward_length",
     "nextn_predict_layers",
@@ -201,13 +253,24 @@ fn spoiled_models_that_pass_do_not_end_the_process() {
     let folder = std::env::temp_dir().join(format!("fulcrum-oracle-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("model.gguf");
+    let seeds = std::env::var("FULCRUM_ORACLE_SEEDS").map_or(SEEDS, |seeds| {
+        let (first, end) = seeds.split_once("..").unwrap();
+        first.parse().unwrap()..end.parse().unwrap()
+    });
+    let n_models = seeds.end - seeds.start;
     let (mut passed, mut deaths) = (0, Vec::new());
-    for seed in 0..MODELS {
+    for seed in seeds {
         let mut random = Random(seed);
         let family = random.pick(&Family::ALL);
-        let form = ModelOptions { n_layers: 2, n_embd: 64, n_ff: 64, ..ModelOptions::new(family) };
-        let tied = random.below(2) == 0;
-        let mut file = random_model(family, &ModelOptions { n_head: 4, n_head_kv: 2, head_dim: 16, tied, ..form });
+        // The narrow ones are quick; the wide ones have room for the blocks of every type.
+        let width = random.pick(&[64, 64, 256]);
+        let form = ModelOptions { n_layers: 2, n_embd: width, n_ff: width, ..ModelOptions::new(family) };
+        let (head_dim, tied) = (width / 4, random.below(2) == 0);
+        let form = ModelOptions { n_head: 4, n_head_kv: 2, head_dim, tied, ..form };
+        let mut file = random_model(family, &form);
+        if family.architecture() == "llama" && random.below(3) == 0 {
+            file = with_experts(file, &form);
+        }
         for _ in 0..1 + random.below(2) {
             spoil(&mut file, &mut random, family.architecture());
         }
@@ -225,6 +288,6 @@ fn spoiled_models_that_pass_do_not_end_the_process() {
     std::fs::write(&path, duplicates.write()).unwrap();
     assert!(death_in_child(&path).is_some(), "a child that must die does not");
     std::fs::remove_dir_all(&folder).unwrap();
-    assert!(passed > MODELS / 5, "only {passed} models passed the validation");
+    assert!(passed > n_models / 5, "only {passed} models passed the validation");
     assert!(deaths.is_empty(), "{} of {passed}:\n{}", deaths.len(), deaths.join("\n"));
 }

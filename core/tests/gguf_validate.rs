@@ -218,6 +218,25 @@ fn refuses_tensors_that_contradict_the_metadata() {
     );
 }
 
+/// llama.cpp multiplies by a scale that it finds, and ends the process where that is not F32.
+#[test]
+fn refuses_tensors_that_a_family_has_not() {
+    let mut file = sound(Family::Llama);
+    file.tensor("blk.0.attn_q.scale", &[1], 0, 1.0_f32.to_le_bytes().to_vec());
+    assert_eq!(verdict(&file), Ok(()));
+    for (name, words) in [
+        ("blk.0.attn_q.scale", "has the type i32"),
+        ("blk.1.ffn_down.input_scale", "has the type i32"),
+        ("blk.0.ssm_in.scale", "none that its architecture has"),
+        ("blk.2.attn_q.scale", "none that its architecture has"),
+        ("cls.output.weight", "none that its architecture has"),
+    ] {
+        refuse(Family::Llama, |file| _ = file.tensor(name, &[1], 26, vec![0; 4]), words);
+    }
+    // Tied: the embeddings are not scaled as the output.
+    refuse(Family::Gemma2, |file| _ = file.tensor("output.scale", &[1], 0, vec![0; 4]), "none that its");
+}
+
 #[test]
 fn refuses_tensors_that_cannot_be_mapped() {
     // Alignment 8 keeps to the format, but ggml asserts that mapped buffers begin at multiples of 32.

@@ -6,10 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use fulcrum::Cancel;
-use fulcrum::executor::llama::{LlamaOptions, LlamaWeights};
-use fulcrum::executor::options::ThreadOptions;
-use fulcrum::executor::{Row, Weights};
+use fulcrum::executor::Row;
+use fulcrum::{Cancel, ExecutorChoice, Model, ModelOptions};
 
 /// Processor time of this process so far, in ticks of 10 ms.
 fn ticks() -> u64 {
@@ -21,9 +19,9 @@ fn ticks() -> u64 {
 #[test]
 fn idle_threads_sleep() {
     let Some(path) = common::model("idle_threads_sleep") else { return };
-    let options = LlamaOptions { threads: ThreadOptions::new(2), ..LlamaOptions::default() };
-    let weights = LlamaWeights::load(&path, options, &Cancel::new(), &mut |_| ()).unwrap();
-    let mut executor = weights.executor(64).unwrap();
+    let options = ModelOptions { executor: ExecutorChoice::LlamaCpp, threads: Some(2), ..ModelOptions::default() };
+    let model = Model::load(&path, options).unwrap();
+    let mut executor = model.weights().executor(64).unwrap();
     executor.begin(&[Row { token: 1, parent: None, wants_logits: false }]).unwrap();
     executor.run(executor.shape().n_layers, &Cancel::new()).unwrap();
     executor.commit(&[0]).unwrap();

@@ -6,17 +6,17 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
 use std::path::{Path, PathBuf};
 
 use common::quantize::WeightType;
 use common::random_model::{self, Family, random_model};
-use fulcrum::executor::llama::LlamaOptions;
-use fulcrum::executor::llama::oracle::Oracle;
-use fulcrum::executor::options::ThreadOptions;
 use fulcrum::executor::{Executor, Row};
 use fulcrum::model::ExecutorChoice;
 use fulcrum::{Cancel, Kernels, KvType, Model, ModelOptions, Token};
+use oracle::Oracle;
 
 const N_CELLS: usize = 512;
 
@@ -57,17 +57,15 @@ impl Pair {
             ..ModelOptions::default()
         };
         let model = Model::load(path, options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let threads = ThreadOptions::new(1);
-        let options = LlamaOptions { threads, kv_type, ..LlamaOptions::default() };
         let staged = model.weights().executor(N_CELLS).unwrap();
-        Self { staged, llama: Oracle::load(path, N_CELLS, &options).unwrap(), name }
+        Self { staged, llama: Oracle::load(path, N_CELLS, kv_type), name }
     }
 
     /// Runs `tokens` as one batch through both and compares the logits of every row.
     fn batch(&mut self, tokens: &[Token], what: &str, tolerance: f32) {
         let ours = pass(&mut *self.staged, tokens);
         commit(&mut *self.staged, tokens.len());
-        let theirs = self.llama.decode(tokens).unwrap();
+        let theirs = self.llama.decode(tokens);
         let n_vocab = self.llama.n_vocab();
         for (row, (a, b)) in ours.chunks(n_vocab).zip(theirs.chunks(n_vocab)).enumerate() {
             let largest = b.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
@@ -83,7 +81,7 @@ impl Pair {
 
     fn truncate(&mut self, len: usize) {
         self.staged.truncate(len).unwrap();
-        self.llama.truncate(len).unwrap();
+        self.llama.truncate(len);
     }
 }
 
@@ -205,9 +203,8 @@ fn our_products_are_as_exact_as_llama_cpps() {
             let mut pair = Pair::load(&file.0, name.clone(), Kernels::Auto, KvType::F16);
             let tokens = tokens(64, pair.llama.n_vocab());
             let ours = pass(&mut *pair.staged, &tokens);
-            let theirs = pair.llama.decode(&tokens).unwrap();
-            let options = LlamaOptions { threads: ThreadOptions::new(1), ..LlamaOptions::default() };
-            let exact = Oracle::load(&floats.0, N_CELLS, &options).unwrap().decode(&tokens).unwrap();
+            let theirs = pair.llama.decode(&tokens);
+            let exact = Oracle::load(&floats.0, N_CELLS, KvType::F16).decode(&tokens);
             let (ours, theirs) = (distance(&ours, &exact), distance(&theirs, &exact));
             assert!(ours <= 1.1 * theirs, "{name}: ours err by {ours}, llama.cpp's by {theirs} of the logits' size");
             assert!(theirs < 0.1, "{name}: the reference is another model");
@@ -294,8 +291,8 @@ fn a_tree_gives_each_path_the_logits_of_a_chain() {
     pair.staged.project(&[0, 1, 2, 3, 4, 5, 6], &mut tree).unwrap();
     for path in [vec![0, 1, 3, 6], vec![0, 2, 4, 5]] {
         let chain: Vec<Token> = path.iter().map(|&row| rows[row as usize].token).collect();
-        let expected = pair.llama.decode(&chain).unwrap();
-        pair.llama.truncate(history.len()).unwrap();
+        let expected = pair.llama.decode(&chain);
+        pair.llama.truncate(history.len());
         for (row, expected) in path.iter().zip(expected.chunks(n_vocab)) {
             let row = &tree[*row as usize * n_vocab..][..n_vocab];
             let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
@@ -307,6 +304,6 @@ fn a_tree_gives_each_path_the_logits_of_a_chain() {
     // What was accepted is history in position order: going on from it equals having decoded the chain.
     pair.staged.commit(&[0, 2, 4, 5]).unwrap();
     let chain: Vec<Token> = [0, 2, 4, 5].iter().map(|&row: &u32| rows[row as usize].token).collect();
-    pair.llama.decode(&chain).unwrap();
+    pair.llama.decode(&chain);
     pair.batch(&history[3..9], "after a commit", 6e-3);
 }

@@ -1,19 +1,20 @@
 //! llama.cpp loads the random-weight models that the parity tests are built on, and finds nothing degenerate in them.
 #![cfg(feature = "ggml")]
-#![allow(unsafe_code, clippy::unwrap_used, clippy::cast_possible_truncation, clippy::undocumented_unsafe_blocks)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
-use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::Once;
 
 use common::quantize::WeightType;
 use common::random_model::{Family, ModelOptions, random_model};
 use common::small_vocabulary::{IM_END, IM_START, N_VOCAB};
 use fulcrum::gguf::Gguf;
 use fulcrum::gguf::validate::validate;
-use llama_cpp_sys_2 as sys;
+use fulcrum::{KvType, Token};
+use oracle::Oracle;
 
 /// A file that is removed again.
 struct TemporaryFile(PathBuf);
@@ -32,58 +33,13 @@ impl Drop for TemporaryFile {
     }
 }
 
-unsafe extern "C" fn ignore_log(_: sys::ggml_log_level, _: *const std::ffi::c_char, _: *mut std::ffi::c_void) {}
-
-struct Oracle {
-    model: *mut sys::llama_model,
-    context: *mut sys::llama_context,
+fn oracle(file: &TemporaryFile) -> Oracle {
+    Oracle::load(&file.0, 512, KvType::F16)
 }
 
-impl Oracle {
-    fn load(file: &TemporaryFile) -> Self {
-        static BACKEND: Once = Once::new();
-        BACKEND.call_once(|| unsafe {
-            sys::llama_log_set(Some(ignore_log), std::ptr::null_mut());
-            sys::llama_backend_init();
-        });
-        let path = CString::new(file.0.to_str().unwrap()).unwrap();
-        let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), sys::llama_model_default_params()) };
-        assert!(!model.is_null(), "llama.cpp refuses the model");
-        let mut params = unsafe { sys::llama_context_default_params() };
-        (params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch) = (512, 512, 1, 1);
-        let context = unsafe { sys::llama_init_from_model(model, params) };
-        assert!(!context.is_null(), "llama.cpp makes no context of the model");
-        Self { model, context }
-    }
-
-    /// Logits of the last of `tokens`, read in one batch.
-    fn logits(&self, tokens: &mut [i32]) -> Vec<f32> {
-        unsafe {
-            let batch = sys::llama_batch_get_one(tokens.as_mut_ptr(), tokens.len() as i32);
-            assert_eq!(sys::llama_decode(self.context, batch), 0);
-            std::slice::from_raw_parts(sys::llama_get_logits_ith(self.context, -1), N_VOCAB).to_vec()
-        }
-    }
-
-    fn tokenize(&self, text: &str) -> Vec<i32> {
-        let mut tokens = vec![0; text.len() + 8];
-        let n = unsafe {
-            let vocabulary = sys::llama_model_get_vocab(self.model);
-            let (text, len) = (text.as_ptr().cast(), text.len() as i32);
-            sys::llama_tokenize(vocabulary, text, len, tokens.as_mut_ptr(), tokens.len() as i32, true, true)
-        };
-        tokens.truncate(usize::try_from(n).unwrap());
-        tokens
-    }
-}
-
-impl Drop for Oracle {
-    fn drop(&mut self) {
-        unsafe {
-            sys::llama_free(self.context);
-            sys::llama_model_free(self.model);
-        }
-    }
+/// Logits of the last of `tokens`, read in one batch.
+fn last_logits(oracle: &mut Oracle, tokens: &[Token]) -> Vec<f32> {
+    oracle.decode(tokens).split_off((tokens.len() - 1) * N_VOCAB)
 }
 
 fn deviation(values: &[f32]) -> f32 {
@@ -95,10 +51,10 @@ fn check(family: Family, options: &ModelOptions) {
     let bytes = random_model(family, options).write();
     validate(&Gguf::parse(&bytes).unwrap()).unwrap();
     let name = format!("{family:?}-{:?}-{}", options.weights, options.tied);
-    let oracle = Oracle::load(&TemporaryFile::new(&name, &bytes));
-    let mut tokens: Vec<i32> = (0..48).map(|i| (i * 37 + 11) % 280).collect();
-    let first = oracle.logits(&mut tokens);
-    let second = oracle.logits(&mut [5]);
+    let mut oracle = oracle(&TemporaryFile::new(&name, &bytes));
+    let tokens: Vec<Token> = (0..48).map(|i| (i * 37 + 11) % 280).collect();
+    let first = last_logits(&mut oracle, &tokens);
+    let second = last_logits(&mut oracle, &[5]);
     assert!(first.iter().chain(&second).all(|logit| logit.is_finite()), "{name}");
     // Spread, and depending on what was read.
     assert!((0.5..60.0).contains(&deviation(&first)), "{name}: deviation {}", deviation(&first));
@@ -129,7 +85,7 @@ fn quantised_models_resemble_the_exact_one() {
     let logits = |weights| {
         let options = ModelOptions::new(Family::Llama).weights(weights);
         let file = TemporaryFile::new(&format!("resemble-{weights:?}"), &random_model(Family::Llama, &options).write());
-        Oracle::load(&file).logits(&mut [1, 2, 3, 4, 5, 6, 7, 8])
+        last_logits(&mut oracle(&file), &[1, 2, 3, 4, 5, 6, 7, 8])
     };
     let exact = logits(WeightType::F32);
     for (weights, bound) in [
@@ -148,7 +104,7 @@ fn quantised_models_resemble_the_exact_one() {
 #[test]
 fn the_vocabulary_works() {
     let bytes = random_model(Family::Qwen2, &ModelOptions::new(Family::Qwen2)).write();
-    let oracle = Oracle::load(&TemporaryFile::new("vocabulary", &bytes));
+    let oracle = oracle(&TemporaryFile::new("vocabulary", &bytes));
     let tokens = oracle.tokenize("<|im_start|>the hello<|im_end|>");
     assert_eq!((tokens[0], *tokens.last().unwrap()), (IM_START as i32, IM_END as i32));
     assert!(tokens.len() < 8, "merges are not used: {tokens:?}");

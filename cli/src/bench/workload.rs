@@ -1,8 +1,10 @@
 //! Prompts to answer, from files of one JSON object per line, as `models/README.md` describes them.
 
 use crate::failure::{Failure, Result};
+use crate::input;
 use fulcrum::chat::Message;
 use serde::Deserialize;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -23,7 +25,7 @@ impl Workload {
     /// Reads the first `limit` prompts of the file at `path`.
     pub(crate) fn read(path: &Path, limit: usize) -> Result<Self> {
         let unreadable = |source| Failure::Input { from: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = File::open(path).and_then(input::text).map_err(unreadable)?;
         let lines = text.lines().filter(|line| !line.trim().is_empty()).take(limit);
         let prompts = parse(lines).map_err(unreadable)?;
         if prompts.is_empty() {

@@ -9,7 +9,7 @@
 
 mod cores;
 #[cfg(feature = "ggml")]
-pub mod llama;
+pub(crate) mod llama;
 #[cfg(feature = "ggml")]
 pub(crate) mod memory;
 pub mod options;

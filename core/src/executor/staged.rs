@@ -123,6 +123,7 @@ impl Executor for StagedExecutor {
 
     fn run(&mut self, boundary: usize, cancel: &Cancel) -> Result<()> {
         let layers = self.pass.layers_to(boundary, &self.shape)?;
+        self.model.store().check_files()?;
         self.state.write_inputs(&self.pass, &self.cache);
         let model = Arc::clone(&self.model);
         let stream = match model.residency() {

@@ -36,6 +36,10 @@ impl DirectFile {
 
     fn with(path: &Path, options: &mut OpenOptions, action: &'static str) -> Result<Self> {
         let failed = |source| ErrorKind::File { action, path: path.to_owned(), source };
+        // Whoever opens a pipe waits for its other end.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")).into());
+        }
         let (file, direct) = open(path, options).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let (len, modified) = (metadata.len(), metadata.modified().ok());

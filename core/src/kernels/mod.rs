@@ -21,4 +21,4 @@ pub(crate) mod threads;
 mod vector;
 mod vocabulary;
 
-pub use vocabulary::LlamaVocabulary;
+pub(crate) use vocabulary::LlamaVocabulary;

@@ -36,7 +36,8 @@ pub(super) fn install() {
     });
 }
 
-/// Runs `call` and returns its result with the last error line that this thread printed meanwhile, or the last warning.
+/// Runs `call` and returns its result with the first error line that this thread printed meanwhile, or the first warning: what follows
+/// it is what each caller up to the API has to add, which is less and less.
 ///
 /// Meanwhile errors are logged at `debug`: the caller makes an [`Error`](crate::Error) of them, and one failure should not be
 /// told twice.
@@ -46,7 +47,7 @@ pub(super) fn capture<T>(call: impl FnOnce() -> T) -> (T, String) {
     (result, LINES.with_borrow_mut(Lines::end))
 }
 
-/// One thread's unfinished line and the last complaint.
+/// One thread's unfinished line and the worst complaint, the first of equals.
 struct Lines {
     level: Level,
     line: String,
@@ -89,8 +90,8 @@ impl Lines {
         }
         let mut level = self.level;
         if self.capturing && level <= Level::Warn {
-            // `Error < Warn` in the log crate: an error is not displaced by a later warning.
-            if self.complaint.as_ref().is_none_or(|(worst, _)| level <= *worst) {
+            // `Error < Warn` in the log crate.
+            if self.complaint.as_ref().is_none_or(|(worst, _)| level < *worst) {
                 self.complaint = Some((level, one_sentence(line)));
             }
             level = Level::Debug;
@@ -168,15 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_error_is_the_reason_and_is_not_logged_as_an_error_too() {
+    fn the_first_error_is_the_reason_and_is_not_logged_as_an_error_too() {
         let mut lines = Lines::new();
         lines.begin();
         let out = feed(
             &mut lines,
             &[
-                (Some(Level::Error), "llama_init: first\n"),
-                (Some(Level::Error), "llama_init: n_ctx: too large\n"),
                 (Some(Level::Warn), "aside: a warning\n"),
+                (Some(Level::Error), "llama_init: n_ctx: too large\n"),
+                (Some(Level::Error), "llama_new: failed\n"),
             ],
         );
         assert!(out.iter().all(|(level, _)| *level == Level::Debug), "{out:?}");

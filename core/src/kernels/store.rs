@@ -124,6 +124,11 @@ unsafe impl Send for TensorStore {}
 unsafe impl Sync for TensorStore {}
 
 impl TensorStore {
+    /// Fails with `File` if a file that weights are mapped from is no longer what it was.
+    pub(crate) fn check_files(&self) -> Result<()> {
+        self.mappings.iter().try_for_each(|mapping| mapping.check())
+    }
+
     /// The header of `id`.
     pub(super) fn tensor(&self, id: TensorId) -> Tensor<'_> {
         Tensor::new(self.tensors[id.0 as usize].as_ptr())

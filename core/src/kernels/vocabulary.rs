@@ -30,26 +30,19 @@ const STACK_PER_BYTE: usize = 1 << 10;
 const MAX_TEXT: usize = if cfg!(target_pointer_width = "64") { 4 << 20 } else { 128 << 10 };
 
 /// The vocabulary of a GGUF file.
-pub struct LlamaVocabulary {
+pub(crate) struct LlamaVocabulary {
     model: Arc<LlamaModel>,
     n_tokens: usize,
     control_texts: Vec<String>,
 }
 
 impl LlamaVocabulary {
-    /// Loads the vocabulary of the model at `path`, and no weights. [`Model::load`](crate::Model::load) checks a file first; here it is
-    /// expected to have passed [`validate_vocabulary`](crate::gguf::validate::validate_vocabulary), since llama.cpp ends the process on
-    /// some that have not.
+    /// Loads the vocabulary of the model at `path`, and no weights. The file passed
+    /// [`validate_vocabulary`](crate::gguf::validate::validate_vocabulary), since llama.cpp ends the process on some that do not.
     ///
     /// Fails as loading a model does, and with `Tokenizer` if the file has no vocabulary.
-    pub fn load(path: &Path) -> Result<Self> {
-        let options = LoadOptions {
-            vocab_only: true,
-            n_gpu_layers: 0,
-            repack: false,
-            cancel: &Cancel::new(),
-            progress: &mut |_| (),
-        };
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let options = LoadOptions { vocab_only: true, cancel: &Cancel::new(), progress: &mut |_| () };
         Self::of(Arc::new(LlamaModel::load(path, options)?))
     }
 
@@ -70,30 +63,18 @@ impl LlamaVocabulary {
         Ok(vocabulary)
     }
 
-    /// The text of `token` as the vocabulary has it, for example `<|im_end|>`: what a chat template wants for `bos_token`.
-    /// `None` if there is no such token or its text is not UTF-8.
-    pub fn token_text(&self, token: Token) -> Option<String> {
+    /// The text of `token` as the vocabulary has it, for example `<|im_end|>`. `None` if there is no such token or its text is not UTF-8.
+    fn token_text(&self, token: Token) -> Option<String> {
         let id = self.id(token)?;
         // SAFETY: the id is in the vocabulary; the text is a NUL-terminated part of it.
         let text = unsafe { CStr::from_ptr(sys::llama_vocab_get_text(self.model.vocab(), id)) };
         text.to_str().ok().map(str::to_owned)
     }
 
-    /// The end-of-turn token, where the model has one beside its end-of-sequence token.
-    pub fn eot(&self) -> Option<Token> {
-        // SAFETY: the model is alive and has a vocabulary.
-        self.token(unsafe { sys::llama_vocab_eot(self.model.vocab()) })
-    }
-
     /// Whether the model wants its begin-of-sequence token in front of a prompt.
-    pub fn wants_bos(&self) -> bool {
+    fn wants_bos(&self) -> bool {
         // SAFETY: the model is alive and has a vocabulary.
         unsafe { sys::llama_vocab_get_add_bos(self.model.vocab()) }
-    }
-
-    /// The chat template in the file's metadata, as Jinja source.
-    pub fn chat_template(&self) -> Option<String> {
-        self.model.metadata(c"tokenizer.chat_template")
     }
 
     /// Whether llama.cpp reads `token`'s text as the token only where special tokens are read.

@@ -10,6 +10,7 @@ use super::load::{describe, staged_options, thread_options};
 use super::{ModelFile, ModelOptions};
 use crate::error::{ErrorKind, Result};
 use crate::executor::memory::available_memory;
+use crate::executor::options::check_sizes;
 use crate::executor::staged::{ALLOWANCE, Forecast, Setup};
 use crate::gguf::validate::validate;
 use crate::kernels::threads::ThreadPool;
@@ -45,8 +46,8 @@ impl ModelFile {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`, with the smallest budget, if the model does not fit; `InvalidOption` if there is no budget or the
-    /// staged executor does not run the model; what [`Model::load`](super::Model::load) returns for a damaged file.
+    /// `OutOfMemory`, with the smallest budget, if the model does not fit; `InvalidOption` if there is no budget, a size is out of range,
+    /// or the staged executor does not run the model; what [`Model::load`](super::Model::load) returns for a damaged file.
     pub fn forecast(&self, options: &ModelOptions) -> Result<ResidencyForecast> {
         let missing = "there is nothing to plan without one".to_owned();
         let missing = ErrorKind::InvalidOption { option: "memory_budget", reason: missing };
@@ -84,6 +85,7 @@ impl ModelFile {
             return Err(ErrorKind::InvalidOption { option: "memory_budget", reason }.into());
         };
         let n_cells = describe(&gguf, options).context_length;
+        check_sizes(n_cells, options.batch_size)?;
         let setup = Setup { arch: *arch, options: staged_options(options, threads) };
         Forecast::new(
             &setup,

@@ -128,7 +128,7 @@ impl Loading<'_> {
             Route::LlamaCpp => {
                 let settings = llama_options(options);
                 let mut progress = |share| tell(options, share);
-                let weights = LlamaWeights::load(file.first(), settings, &options.cancel, &mut progress)?;
+                let weights = LlamaWeights::load(file.parts(), settings, &options.cancel, &mut progress)?;
                 let vocabulary = match tokenizer {
                     Some(tokenizer) => tokenizer,
                     None => Arc::new(weights.vocabulary()?),
@@ -182,12 +182,7 @@ pub(super) fn staged_options(options: &ModelOptions, threads: &Arc<ThreadPool>) 
 }
 
 fn llama_options(options: &ModelOptions) -> LlamaOptions {
-    LlamaOptions {
-        max_rows: options.batch_size,
-        kv_type: options.kv_type,
-        threads: thread_options(options),
-        ..LlamaOptions::default()
-    }
+    LlamaOptions { max_rows: options.batch_size, kv_type: options.kv_type, threads: thread_options(options) }
 }
 
 pub(super) fn describe(gguf: &Gguf<'_>, options: &ModelOptions) -> ModelInfo {

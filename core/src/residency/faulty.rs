@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::source::ReadBlocks;
 
@@ -17,7 +17,7 @@ pub(crate) struct Faulty<F> {
     pub(crate) end: AtomicU64,
     /// Whether it looks changed.
     pub(crate) changed: AtomicBool,
-    /// What a read takes at least, in ms.
+    /// What a read takes at least, in ms; a shorter time counts for the reads under way, too.
     pub(crate) stall_ms: AtomicU64,
 }
 
@@ -42,7 +42,10 @@ impl<F> Faulty<F> {
 impl<F: ReadBlocks> ReadBlocks for Faulty<F> {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let n = self.reads.fetch_add(1, Relaxed) + 1;
-        std::thread::sleep(Duration::from_millis(self.stall_ms.load(Relaxed)));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(self.stall_ms.load(Relaxed)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let every = self.fail_every.load(Relaxed);
         if every > 0 && n.is_multiple_of(every) {
             return Err(io::Error::other("injected"));

@@ -126,8 +126,8 @@ fn a_file_that_was_cut_is_an_error_that_names_it() {
 fn a_stalled_device_is_waited_for_and_can_be_cancelled() {
     let rig = Rig::new(4, (0..4).collect(), 2);
     rig.pass(4).unwrap();
-    rig.file.stall_ms.store(300, Relaxed);
-    let before = rig.stream.figures();
+    // Longer than any machine is too busy to notice the cancel.
+    rig.file.stall_ms.store(60_000, Relaxed);
     let cancel = Cancel::new();
     let (start, stop) = (Instant::now(), cancel.clone());
     let cancelled = std::thread::scope(|scope| {
@@ -139,7 +139,9 @@ fn a_stalled_device_is_waited_for_and_can_be_cancelled() {
         (0..4).find_map(|layer| pass.layer(layer, &cancel).map(drop).err())
     });
     assert!(cancelled.is_some_and(|error| error.is_cancelled()));
-    assert!(start.elapsed() < Duration::from_millis(250), "cancelling waited for the device");
+    assert!(start.elapsed() < Duration::from_secs(30), "cancelling waited for the device");
+    rig.file.stall_ms.store(300, Relaxed);
+    let before = rig.stream.figures();
     rig.pass(4).unwrap();
     let waited = rig.stream.figures().since(&before);
     assert!(waited.stalled_s > 0.2 && waited.busy_s >= waited.stalled_s, "{waited:?}");

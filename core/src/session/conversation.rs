@@ -55,6 +55,9 @@ impl Conversation {
     }
 
     /// The prompt's tokens with `new` messages at the end, after dropping what `policy` allows to drop.
+    ///
+    /// Where turns are to go, it is usually one; else how many is searched by halves, because a long history takes long to encode. What
+    /// cannot even be encoded is taken for too long, unless nothing more can go.
     pub(super) fn fit(
         &self,
         new: &[Message],
@@ -62,22 +65,28 @@ impl Conversation {
         room: Room,
         mut encode: impl FnMut(&[Message]) -> Result<Vec<Token>>,
     ) -> Result<Fitted> {
-        let mut dropped = self.dropped;
-        loop {
-            let tokens = encode(&self.from(dropped, new))?;
-            let next = match policy {
-                ContextOverflow::Error => None,
-                ContextOverflow::DropOldestTurns if tokens.len() + room.for_answer() <= room.capacity => None,
-                ContextOverflow::DropOldestTurns => self.next_turn(dropped, new),
-            };
-            match next {
-                Some(next) => dropped = next,
-                None if tokens.len() <= room.capacity => return Ok(Fitted { tokens, dropped }),
-                None => {
-                    return Err(ErrorKind::ContextFull { needed: tokens.len(), capacity: room.capacity }.into());
-                }
+        let beginnings: Vec<usize> = match policy {
+            ContextOverflow::Error => vec![self.dropped],
+            ContextOverflow::DropOldestTurns => {
+                std::iter::successors(Some(self.dropped), |&dropped| self.next_turn(dropped, new)).collect()
+            }
+        };
+        let last = beginnings.len() - 1;
+        // Of the first `long` beginnings the prompt is too long; from `enough` on it is not, or nothing more can go.
+        let (mut long, mut enough, mut found) = (0, last, None);
+        while found.is_none() || long < enough {
+            let at = if long < 2 { long } else { long.midpoint(enough) };
+            match encode(&self.from(beginnings[at], new)) {
+                Ok(tokens) if at == last || room.is_enough(&tokens) => (enough, found) = (at, Some(tokens)),
+                Err(error) if at == last || error.is_cancelled() => return Err(error),
+                _ => long = at + 1,
             }
         }
+        let (tokens, dropped) = (found.unwrap_or_default(), beginnings[enough]);
+        if tokens.len() > room.capacity {
+            return Err(ErrorKind::ContextFull { needed: tokens.len(), capacity: room.capacity }.into());
+        }
+        Ok(Fitted { tokens, dropped })
     }
 
     fn from(&self, dropped: usize, new: &[Message]) -> Vec<Message> {
@@ -96,6 +105,11 @@ impl Conversation {
 }
 
 impl Room {
+    /// Whether it holds the prompt and an answer.
+    fn is_enough(self, prompt: &[Token]) -> bool {
+        prompt.len() + self.for_answer() <= self.capacity
+    }
+
     /// What dropping turns should leave for the answer.
     fn for_answer(self) -> usize {
         self.max_tokens.min(self.capacity / 4).max(1)
@@ -149,6 +163,39 @@ mod tests {
         assert_eq!(needs(ContextOverflow::DropOldestTurns, 19), Some(20));
         assert_eq!(needs(ContextOverflow::Error, 79), Some(80));
         assert_eq!(needs(ContextOverflow::Error, 80), None);
+    }
+
+    #[test]
+    fn a_long_history_is_encoded_a_few_times() {
+        let turn = || [Message::user("0123456789"), Message::assistant("0123456789")];
+        let conversation = Conversation { messages: (0..3000).flat_map(|_| turn()).collect(), ..Default::default() };
+        for capacity in [30, 47, 500, 30_000, 60_010, 60_011, 70_000] {
+            let mut encoded = 0;
+            let encode = |messages: &[Message]| {
+                encoded += messages.len();
+                Ok(vec![0; messages.iter().map(|message| message.content.len()).sum()])
+            };
+            let (new, room) = ([Message::user("0123456789")], Room { capacity, max_tokens: 1 });
+            let fitted = conversation.fit(&new, ContextOverflow::DropOldestTurns, room, encode).expect("fits");
+            let turns = (capacity - 11).min(60_000) / 20;
+            assert_eq!((fitted.dropped, fitted.tokens.len()), (6000 - 2 * turns, 20 * turns + 10), "{capacity}");
+            assert!(encoded <= 14 * 6001, "{capacity}: {encoded} messages were encoded");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_encoded_is_dropped() {
+        let encode = |most: usize| {
+            move |messages: &[Message]| match messages.len() {
+                n if n <= most => Ok(vec![0; n]),
+                _ => Err(ErrorKind::Tokenizer { reason: "too long".into() }.into()),
+            }
+        };
+        let (new, room) = ([Message::user("0123456789")], Room { capacity: 100, max_tokens: 1 });
+        let fit = |most, policy| conversation().fit(&new, policy, room, encode(most)).map_err(Error::into_kind);
+        assert_eq!(fit(8, ContextOverflow::DropOldestTurns).expect("fits").dropped, 2);
+        assert!(matches!(fit(8, ContextOverflow::Error), Err(ErrorKind::Tokenizer { .. })));
+        assert!(matches!(fit(1, ContextOverflow::DropOldestTurns), Err(ErrorKind::Tokenizer { .. })));
     }
 
     #[test]

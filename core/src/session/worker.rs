@@ -13,6 +13,7 @@ use super::core::{Shared, Worker};
 use super::options::{ContextOverflow, Response};
 use super::prompt::Prompter;
 use super::turn::Turn;
+use crate::cancel::Cancel;
 use crate::chat::Message;
 use crate::decode::{Generated, Generation, Ledger, Output};
 use crate::draft::store::SavedDrafts;
@@ -125,7 +126,7 @@ impl Answerer {
         if turn.flag().is_cancelled() {
             return Err(ErrorKind::Cancelled.into());
         }
-        let Fitted { tokens, dropped } = self.prompt(&request)?;
+        let Fitted { tokens, dropped } = self.prompt(&request, turn.flag())?;
         let mut ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
@@ -147,15 +148,19 @@ impl Answerer {
         Ok((result?, dropped))
     }
 
-    fn prompt(&self, request: &Request) -> Result<Fitted> {
+    fn prompt(&self, request: &Request, cancel: &Cancel) -> Result<Fitted> {
         let prompter = Prompter { template: &self.parts.template, vocabulary: &*self.parts.vocabulary };
         match &request.prompt {
             Prompt::Text(text) => Ok(Fitted { tokens: prompter.trusted(text)?, dropped: 0 }),
             Prompt::Messages(new) => {
                 let conversation = self.shared.conversation();
                 let room = Room { capacity: self.capacity, max_tokens: request.max_tokens };
-                conversation
-                    .fit(new, self.overflow, room, |messages| prompter.conversation(messages, &conversation.tools))
+                conversation.fit(new, self.overflow, room, |messages| {
+                    if cancel.is_cancelled() {
+                        return Err(ErrorKind::Cancelled.into());
+                    }
+                    prompter.conversation(messages, &conversation.tools)
+                })
             }
         }
     }

@@ -23,6 +23,10 @@ use crate::token::Token;
 /// The largest known files have 35 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
+/// The longest text that is tokenized at once, in bytes: more than any context holds. The crate takes minutes for some that are longer, and
+/// cannot be stopped.
+const MAX_TEXT: usize = 4 << 20;
+
 /// Begin-of-sequence tokens by name, for files whose post-processor adds none.
 const BOS_NAMES: [&str; 6] =
     ["<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]"];
@@ -122,6 +126,10 @@ impl TokenizerJson {
     }
 
     fn encode_plain(&self, text: &str, parse_special: bool) -> Result<Vec<Token>> {
+        if text.len() > MAX_TEXT {
+            let reason = format!("a text of {} bytes is too long; {MAX_TEXT} are tokenized at once", text.len());
+            return Err(tokenizer_error(reason));
+        }
         let mut tokenizer = self.tokenizer.read();
         if tokenizer.get_encode_special_tokens() == parse_special {
             drop(tokenizer);

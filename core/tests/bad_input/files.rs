@@ -6,7 +6,7 @@ use super::common::quantize::WeightType;
 use super::common::random_model::{Family, random_model};
 use super::{EXECUTORS, File, answer, checked, gentle, sizes, small};
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::{ErrorKind, ExecutorChoice, Model};
+use fulcrum::{ErrorKind, ExecutorChoice, Model, ModelOptions};
 
 #[test]
 fn what_is_no_model_is_refused_by_name() {
@@ -19,6 +19,28 @@ fn what_is_no_model_is_refused_by_name() {
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
     }
+}
+
+/// Whoever opens a pipe waits for its other end, and a device may never end.
+#[cfg(unix)]
+#[test]
+fn a_pipe_or_a_device_is_no_file() {
+    isolated::each("files::a_pipe_or_a_device_is_no_file", 0..6, |i| {
+        let (file, pipe) = (File::new(&small().write()), File::new(b""));
+        std::fs::remove_file(pipe.path()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(pipe.path()).status().unwrap().success());
+        let path = [pipe.path(), "/dev/zero".as_ref(), "/dev/null".as_ref()][i / 2];
+        let options = || gentle(EXECUTORS[i % 2]);
+        for answered in [
+            answer(path, options()),
+            answer(file.path(), ModelOptions { draft_model: Some(path.to_owned()), ..options() }),
+            answer(file.path(), ModelOptions { tokenizer: Some(path.to_owned()), ..options() }),
+        ] {
+            assert!(checked(answered.unwrap_err()).to_string().contains(path.to_str().unwrap()));
+        }
+        let session = Model::load(file.path(), options()).unwrap().session(SessionOptions::default()).unwrap();
+        assert!(matches!(checked(session.load_drafts(path).unwrap_err()), ErrorKind::File { .. }));
+    });
 }
 
 #[test]
@@ -209,6 +231,31 @@ fn a_file_removed_or_replaced_after_loading_changes_nothing() {
         }
         let after = model.session(SessionOptions::default()).unwrap().respond_with("hi", &options).unwrap();
         assert_eq!(before.text, after.text);
+    });
+}
+
+/// Cut or written over: an error of every turn from then on, and no signal. What was said before stays.
+#[test]
+fn a_file_changed_while_it_is_in_use_is_an_error() {
+    isolated::each("files::a_file_changed_while_it_is_in_use_is_an_error", 0..6, |i| {
+        let file = File::new(&small().write());
+        let model = Model::load(file.path(), gentle(EXECUTORS[i % 2])).unwrap();
+        let session = model.session(SessionOptions::default()).unwrap();
+        let short = GenerationOptions { max_tokens: Some(4), ..GenerationOptions::default() };
+        session.respond_with("hello", &short).unwrap();
+        let history = session.history();
+        let handle = std::fs::OpenOptions::new().write(true).open(file.path()).unwrap();
+        let len = handle.metadata().unwrap().len();
+        match i / 2 {
+            0 => handle.set_len(0).unwrap(),
+            1 => handle.set_len(len / 2).unwrap(),
+            _ => std::fs::write(file.path(), vec![7; len as usize]).unwrap(),
+        }
+        for session in [&session, &model.session(SessionOptions::default()).unwrap(), &session] {
+            let error = checked(session.respond_with("hello", &short).unwrap_err());
+            assert!(matches!(&error, ErrorKind::File { path, .. } if path == file.path()), "{error}");
+        }
+        assert_eq!(session.history(), history);
     });
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod architectures;
+mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod files;

@@ -4,10 +4,10 @@ use super::common::isolated;
 use super::common::quantize::WeightType;
 use super::common::random_model::{Family, random_model};
 use super::{EXECUTORS, File, answer, checked, gentle, refused, sizes, small};
-use fulcrum::model::ExecutorChoice;
+use fulcrum::model::{ExecutorChoice, ModelFile};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::{ErrorKind, Kernels, KvType, Model, ModelOptions, Result};
+use fulcrum::{Drafting, ErrorKind, Kernels, KvType, MemoryBudget, Model, ModelOptions, Result};
 
 #[test]
 fn absurd_model_options_are_refused_by_name() {
@@ -29,6 +29,24 @@ fn absurd_model_options_are_refused_by_name() {
         assert_eq!(with(&|o| o.cpu_mask = Some(Vec::new())), "cpu_mask");
         assert_eq!(with(&|o| o.cpu_mask = Some(vec![usize::MAX])), "cpu_mask");
     });
+}
+
+#[test]
+fn what_loading_refuses_is_not_forecast() {
+    let file = File::new(&small().write());
+    let with = |change: &dyn Fn(&mut ModelOptions)| {
+        let mut options = ModelOptions { memory_budget: MemoryBudget::Bytes(64 << 20), ..gentle(EXECUTORS[0]) };
+        change(&mut options);
+        refused(ModelFile::open(file.path()).unwrap().forecast(&options))
+    };
+    assert_eq!(with(&|o| o.context_length = Some(0)), "context_length");
+    assert_eq!(with(&|o| o.context_length = Some(usize::MAX)), "context_length");
+    assert_eq!(with(&|o| o.batch_size = 0), "batch_size");
+    assert_eq!(with(&|o| o.batch_size = usize::MAX), "batch_size");
+    assert_eq!(with(&|o| o.threads = Some(0)), "threads");
+    for share in [f32::NAN, f32::INFINITY, -1.0] {
+        assert_eq!(with(&|o| o.memory_budget = MemoryBudget::Share(share)), "memory_budget");
+    }
 }
 
 #[test]
@@ -112,6 +130,27 @@ fn absurd_generation_options_are_refused_and_the_session_goes_on() {
         );
         assert_eq!(refused(complete(&session, &GenerationOptions { stop: vec![String::new()], ..plain })), "stop");
         complete(&session, &GenerationOptions { max_tokens: Some(4), ..GenerationOptions::default() }).unwrap();
+    });
+}
+
+/// In contexts too, that hold hardly a draft.
+#[test]
+fn drafts_of_any_length_give_the_same_answer() {
+    isolated::each("options::drafts_of_any_length_give_the_same_answer", 0..2, |i| {
+        let file = File::new(&small().write());
+        let model = Model::load(file.path(), gentle(EXECUTORS[i])).unwrap();
+        let model = model.with_draft(&model).unwrap();
+        for context_length in [Some(1), Some(2), Some(17), None] {
+            let session = model.session(SessionOptions { context_length, ..SessionOptions::default() }).unwrap();
+            let answer = |drafting| {
+                let options = GenerationOptions { drafting, max_tokens: Some(16), ..GenerationOptions::default() };
+                session.complete("a", &options).unwrap().finish().unwrap().tokens
+            };
+            let plain = answer(Drafting::Off);
+            for n in [0, 1, 63, 64, usize::MAX] {
+                assert_eq!(answer(Drafting::Chain { n }), plain, "{context_length:?} {n}");
+            }
+        }
     });
 }
 

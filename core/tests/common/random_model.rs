@@ -138,6 +138,26 @@ pub fn random_model(family: Family, options: &ModelOptions) -> GgufWriter {
     model.file
 }
 
+/// The same with two feed-forward networks per layer, of which one is used: what the family `llama` is in Mixtral. Weights are F32.
+pub fn with_experts(mut model: GgufWriter, options: &ModelOptions) -> GgufWriter {
+    model.set("llama.expert_count", 2_u32).set("llama.expert_used_count", 1_u32);
+    model.tensors.retain(|tensor| !tensor.name.contains(".ffn_") || tensor.name.contains("norm"));
+    let (n_embd, n_ff) = (options.n_embd.into(), options.n_ff.into());
+    for layer in 0..options.n_layers {
+        for (name, dims) in [
+            ("gate_inp", &[n_embd, 2][..]),
+            ("gate_exps", &[n_embd, n_ff, 2]),
+            ("up_exps", &[n_embd, n_ff, 2]),
+            ("down_exps", &[n_ff, n_embd, 2]),
+        ] {
+            let weights = (0..dims.iter().product()).map(|i: u64| (i % 7) as f32 / 70.0);
+            let data = weights.flat_map(f32::to_le_bytes).collect();
+            model.tensor(&format!("blk.{layer}.ffn_{name}.weight"), dims, 0, data);
+        }
+    }
+    model
+}
+
 fn describe(file: &mut GgufWriter, family: Family, options: &ModelOptions) {
     let architecture = family.architecture();
     let key = |name: &str| format!("{architecture}.{name}");

@@ -10,10 +10,7 @@
 //! with it.
 
 mod leaves;
-#[doc(hidden)]
-pub mod oracle;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
@@ -24,76 +21,60 @@ use crate::executor::pass::Pass;
 use crate::executor::{Executor, ExecutorShape, Row, Weights};
 use crate::kernels::LlamaVocabulary;
 use crate::kernels::llama::{Batch, ContextOptions, LlamaContext, LlamaModel, LoadOptions};
+use crate::kernels::mapping::Mapping;
 use crate::kernels::threads::ThreadPool;
 use crate::kv_cache::KvCache;
 use crate::token::Token;
 use leaves::Leaves;
 
-/// How llama.cpp loads and runs a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LlamaOptions {
-    /// Rows that one pass may have; also the longest piece of a prompt that is read at once.
-    pub max_rows: usize,
-    /// Leaves that the tree of one pass may have, at most 256. Every pass gets a little slower with it.
-    pub max_leaves: usize,
-    /// Type of K and V.
-    pub kv_type: KvType,
-    /// The threads, for all executors of the model together: they take turns, pass by pass.
-    pub threads: ThreadOptions,
-    /// Layers that go to a GPU, where the build has one.
-    pub n_gpu_layers: u32,
-    /// Rearrange weights of formats for which the CPU has a faster layout. Those are copied, not mapped.
-    pub repack: bool,
-}
+/// Leaves that the tree of one pass may have. Every pass gets a little slower with it; llama.cpp has 256 sequences.
+const MAX_LEAVES: usize = 64;
 
-impl Default for LlamaOptions {
-    fn default() -> Self {
-        Self {
-            max_rows: 512,
-            max_leaves: 64,
-            kv_type: KvType::default(),
-            threads: ThreadOptions::default(),
-            n_gpu_layers: 0,
-            repack: true,
-        }
-    }
+/// How llama.cpp runs a model.
+#[derive(Clone, Debug)]
+pub(crate) struct LlamaOptions {
+    /// Rows that one pass may have; also the longest piece of a prompt that is read at once.
+    pub(crate) max_rows: usize,
+    /// Type of K and V.
+    pub(crate) kv_type: KvType,
+    /// The threads, for all executors of the model together: they take turns, pass by pass.
+    pub(crate) threads: ThreadOptions,
 }
 
 /// A model loaded by llama.cpp.
-pub struct LlamaWeights {
+pub(crate) struct LlamaWeights {
     model: Arc<LlamaModel>,
+    /// The files, which llama.cpp maps as well.
+    files: Vec<Arc<Mapping>>,
     threads: Arc<ThreadPool>,
     options: LlamaOptions,
 }
 
 impl LlamaWeights {
-    /// Loads the model at `path`. `progress` is told the part that is loaded, 0.0 to 1.0, and `cancel` polled meanwhile.
-    /// [`Model::load`](crate::Model::load) checks a file first; here it is expected to have passed
-    /// [`validate`](crate::gguf::validate::validate), since llama.cpp ends the process on some that have not.
+    /// Loads the model in `files`, which passed [`validate`](crate::gguf::validate::validate), since llama.cpp ends the process on some
+    /// that do not. `progress` is told the part that is loaded, 0.0 to 1.0, and `cancel` polled meanwhile.
     ///
     /// Fails with `File`, `InvalidModel` with llama.cpp's reason, `UnsupportedModel` for models that do not generate text,
     /// `InvalidOption`, `Cancelled`.
-    pub fn load(path: &Path, options: LlamaOptions, cancel: &Cancel, progress: &mut dyn FnMut(f32)) -> Result<Self> {
-        options.threads.check()?;
-        let load = LoadOptions {
-            vocab_only: false,
-            n_gpu_layers: options.n_gpu_layers,
-            repack: options.repack,
-            cancel,
-            progress,
-        };
-        let model = LlamaModel::load(path, load)?;
+    pub(crate) fn load(
+        files: &[Arc<Mapping>],
+        options: LlamaOptions,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Self> {
+        let path = files[0].path();
+        let model = LlamaModel::load(path, LoadOptions { vocab_only: false, cancel, progress })?;
         if let Some(reason) = model.why_not_autoregressive() {
             return Err(ErrorKind::UnsupportedModel { path: path.to_owned(), reason: reason.to_owned() }.into());
         }
         let threads = Arc::new(ThreadPool::new(&options.threads)?);
-        Ok(Self { model: Arc::new(model), threads, options })
+        Ok(Self { model: Arc::new(model), files: files.to_vec(), threads, options })
     }
 
     /// The vocabulary of the same file, without loading it again.
     ///
     /// Fails with `Tokenizer` if the file has none.
-    pub fn vocabulary(&self) -> Result<LlamaVocabulary> {
+    pub(crate) fn vocabulary(&self) -> Result<LlamaVocabulary> {
         LlamaVocabulary::of(Arc::clone(&self.model))
     }
 
@@ -113,7 +94,7 @@ impl Weights for LlamaWeights {
         self.check_memory(n_cells)?;
         // Not more rows than positions, and every leaf is a row.
         let max_rows = self.options.max_rows.min(n_cells);
-        let max_leaves = if self.model.has_running_state() { 1 } else { self.options.max_leaves.min(max_rows) };
+        let max_leaves = if self.model.has_running_state() { 1 } else { MAX_LEAVES.min(max_rows) };
         let context = LlamaContext::new(
             Arc::clone(&self.model),
             &ContextOptions {
@@ -136,6 +117,7 @@ impl Weights for LlamaWeights {
         };
         Ok(Box::new(LlamaExecutor {
             context,
+            files: self.files.clone(),
             batch: Batch::default(),
             pass: Pass::new(max_rows),
             cache: KvCache::new(n_cells, max_rows),
@@ -154,6 +136,7 @@ impl Weights for LlamaWeights {
 struct LlamaExecutor {
     shape: ExecutorShape,
     context: LlamaContext,
+    files: Vec<Arc<Mapping>>,
     batch: Batch,
     pass: Pass,
     /// Counts positions and checks paths. Its cells are not llama.cpp's, which finds its own.
@@ -250,7 +233,7 @@ impl Executor for LlamaExecutor {
         self.cache.len()
     }
 
-    /// Beside the contract's errors, fails with `Misuse` if the tree has more leaves than [`LlamaOptions::max_leaves`], or
+    /// Beside the contract's errors, fails with `Misuse` if the tree has more leaves than [`MAX_LEAVES`], or
     /// more than one on a model with a running state.
     fn begin(&mut self, rows: &[Row]) -> Result<()> {
         self.pass.begin(rows, &self.shape, &mut self.cache)?;
@@ -267,6 +250,7 @@ impl Executor for LlamaExecutor {
 
     fn run(&mut self, boundary: usize, cancel: &Cancel) -> Result<()> {
         self.pass.layers_to(boundary, &self.shape)?;
+        self.files.iter().try_for_each(|file| file.check())?;
         if self.tried {
             self.cut(self.cached);
         }

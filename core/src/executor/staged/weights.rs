@@ -1,7 +1,7 @@
 //! A model's weights where the staged executor wants them.
 //!
 //! Every matrix is resident in one layout: ours where our kernels multiply its format, else the one that the device prefers, else
-//! the file's. Everything else stays in the mapped file.
+//! the file's. Vectors, which every layer reads, are copied; the embeddings stay in the mapped file, and so do matrices in its layout.
 
 use std::sync::Arc;
 
@@ -334,7 +334,7 @@ impl<'a> Loader<'a> {
     fn plain(&mut self, info: &TensorInfo<'_>) -> Result<TensorId> {
         let (element, dims) = (info.ty.code(), info.shape.dims());
         let bytes = self.bytes(info);
-        if bytes.as_ptr().addr().is_multiple_of(Self::ALIGNMENT) {
+        if info.shape.n_rows() > 1 && bytes.as_ptr().addr().is_multiple_of(Self::ALIGNMENT) {
             self.store.map(element, dims, info.file, info.offset)
         } else {
             self.store.copied(element, dims, bytes, None)

@@ -1,5 +1,7 @@
 //! The rules for the tensor table.
 
+use std::collections::HashSet;
+
 use super::super::{Gguf, TensorInfo, TensorType};
 use super::{Checked, Unusable};
 
@@ -65,23 +67,31 @@ pub(super) fn check_all(gguf: &Gguf<'_>) -> Checked {
     Ok(())
 }
 
-/// Rules for the tensors of a family we know.
+/// Rules for the tensors of a family we know: these and no others. llama.cpp's loaders look for some that a family does not have, and
+/// take whatever type they are of.
 pub(super) fn check_family(gguf: &Gguf<'_>, family: Family, shape: &FamilyShape, n_vocab: usize) -> Checked {
+    let mut table = Table { gguf, known: HashSet::new() };
     let by_vocab = [shape.n_embd, n_vocab as u64];
-    expect(gguf, "token_embd.weight", &by_vocab, true)?;
-    expect(gguf, "output_norm.weight", &[shape.n_embd], true)?;
-    expect(gguf, "output.weight", &by_vocab, false)?;
-    expect(gguf, "output.bias", &[n_vocab as u64], false)?;
+    table.expect("token_embd.weight", &by_vocab, true)?;
+    table.expect("output_norm.weight", &[shape.n_embd], true)?;
+    table.expect("output.bias", &[n_vocab as u64], false)?;
+    if gguf.tensor("output.weight").is_some() {
+        table.expect("output.weight", &by_vocab, true)?;
+        table.expect_scales("output", 1)?;
+    }
     for name in ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"] {
-        expect(gguf, name, &[shape.n_rot / 2], false)?;
+        table.expect(name, &[shape.n_rot / 2], false)?;
     }
     for layer in 0..shape.n_layers {
         for (name, dims, required) in layer_tensors(family, shape) {
-            expect(gguf, &format!("blk.{layer}.{name}"), &dims, required)?;
+            table.expect(&format!("blk.{layer}.{name}"), &dims, required)?;
+            if let (2 | 3, Some(name)) = (dims.len(), name.strip_suffix(".weight")) {
+                table.expect_scales(&format!("blk.{layer}.{name}"), *dims.get(2).unwrap_or(&1))?;
+            }
         }
         check_attention_inputs(gguf, layer)?;
     }
-    Ok(())
+    table.refuse_strangers()
 }
 
 /// The tensors of a layer: name, shape, whether it must be there.
@@ -136,20 +146,44 @@ fn check_attention_inputs(gguf: &Gguf<'_>, layer: u32) -> Checked {
     Err(Unusable::invalid(format!("layer {layer} has no weights for queries, keys and values")))
 }
 
-fn expect(gguf: &Gguf<'_>, name: &str, dims: &[u64], required: bool) -> Checked {
-    let Some(tensor) = gguf.tensor(name) else {
-        return if required { Err(Unusable::invalid(format!("the tensor {name:?} is missing"))) } else { Ok(()) };
-    };
-    let mut extents = [1; 4];
-    extents[..dims.len()].copy_from_slice(dims);
-    if tensor.shape.extents() != extents {
-        let shape = tensor.shape;
-        return Err(Unusable::invalid(format!("tensor {name:?} has the shape {shape} where {dims:?} is expected")));
+/// The tensor table, and which of it has been looked at.
+struct Table<'g> {
+    gguf: &'g Gguf<'g>,
+    known: HashSet<&'g str>,
+}
+
+impl Table<'_> {
+    fn expect(&mut self, name: &str, dims: &[u64], required: bool) -> Checked {
+        let Some(tensor) = self.gguf.tensor(name) else {
+            return if required { Err(Unusable::invalid(format!("the tensor {name:?} is missing"))) } else { Ok(()) };
+        };
+        let mut extents = [1; 4];
+        extents[..dims.len()].copy_from_slice(dims);
+        if tensor.shape.extents() != extents {
+            let shape = tensor.shape;
+            return Err(Unusable::invalid(format!("tensor {name:?} has the shape {shape} where {dims:?} is expected")));
+        }
+        if !can_be_used(tensor, dims.len()) {
+            return Err(unexpected_type(tensor));
+        }
+        self.known.insert(tensor.name);
+        Ok(())
     }
-    if !can_be_used(tensor, dims.len()) {
-        return Err(unexpected_type(tensor));
+
+    /// What the products with `name` may be multiplied by afterwards, one number for each of `n` matrices.
+    fn expect_scales(&mut self, name: &str, n: u64) -> Checked {
+        self.expect(&format!("{name}.scale"), &[n], false)?;
+        self.expect(&format!("{name}.input_scale"), &[n], false)
     }
-    Ok(())
+
+    fn refuse_strangers(self) -> Checked {
+        match self.gguf.tensors().iter().find(|tensor| !self.known.contains(tensor.name)) {
+            Some(stranger) => {
+                Err(Unusable::unsupported(format!("the tensor {:?} is none that its architecture has", stranger.name)))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Vectors (norms, biases, rotary factors) are F32, else ggml asserts or aborts. Matrices are any format that is multiplied:

@@ -87,11 +87,6 @@ impl LlamaContext {
         Ok(())
     }
 
-    /// The model.
-    pub(crate) fn model(&self) -> &Arc<LlamaModel> {
-        &self.model
-    }
-
     fn as_ptr(&self) -> *mut sys::llama_context {
         self.raw.as_ptr()
     }

@@ -17,10 +17,6 @@ use crate::kernels::{native_log, runtime};
 pub(crate) struct LoadOptions<'a> {
     /// Load the vocabulary and the metadata, and no weights.
     pub(crate) vocab_only: bool,
-    /// Layers that go to a GPU; 0 uses the CPU alone, even where there is a GPU.
-    pub(crate) n_gpu_layers: u32,
-    /// Rearrange weights of formats for which the CPU has a faster layout. Those are copied, not mapped.
-    pub(crate) repack: bool,
     /// Polled while loading; when it is raised, loading ends with `Cancelled`.
     pub(crate) cancel: &'a Cancel,
     /// Told the part that is loaded, 0.0 to 1.0.
@@ -54,12 +50,11 @@ impl LlamaModel {
         // SAFETY: takes nothing, returns a value.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.vocab_only = options.vocab_only;
-        params.n_gpu_layers = i32::try_from(options.n_gpu_layers).unwrap_or(i32::MAX);
-        if options.n_gpu_layers == 0 {
-            params.devices = no_devices.as_mut_ptr();
-        }
+        params.n_gpu_layers = 0;
+        params.devices = no_devices.as_mut_ptr();
         params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
-        params.use_extra_bufts = options.repack;
+        // Weights of formats for which the CPU has a faster layout are copied to it, not mapped.
+        params.use_extra_bufts = !options.vocab_only;
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut progress).cast();
         // SAFETY: the path is NUL-terminated; the device list and the progress data outlive the call, and nothing keeps
