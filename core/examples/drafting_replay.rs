@@ -302,23 +302,6 @@ fn run(words: &[String]) -> Result<()> {
     modes.iter().for_each(|mode| print!("{:>22}", mode.to_string()));
     println!("   (× plain, tokens per pass, model's share)");
     for file in files {
-        if let Ok(keep) = std::env::var("KEEP") {
-            if file.contains("c.") {
-                for e in &mut experience {
-                    let old = e.clone();
-                    *e = Experience::default();
-                    if keep.contains("cost") {
-                        e.cost = old.cost;
-                    }
-                    if keep.contains("hope") {
-                        e.hope_factor = old.hope_factor;
-                    }
-                    if keep.contains("cal") {
-                        e.calibration = old.calibration;
-                    }
-                }
-            }
-        }
         let mut outcomes = vec![Vec::new(); modes.len()];
         for messages in prompts(file, number("--limit", 12)) {
             let rendered = replay.model.template().render(&messages, &[], true)?;

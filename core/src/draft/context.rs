@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use super::automaton::{Automaton, Cursor, Successor};
-use super::{Candidate, Drafter, Place, TopK, bin, of_bin};
+use super::{Candidate, Drafter, Place, TopK, bin};
 use crate::token::Token;
 use crate::tree::{Claim, Source};
 
@@ -272,27 +272,6 @@ fn text_claim(len: usize, count: usize, total: usize, is_shorter: bool) -> Claim
     let share = bin(count as f64 / total.max(1) as f64, &SHARES);
     let minor = share + u8::from(share == 5 && count > 1) + u8::from(share == 5 && count > 3);
     Claim { source: Source::Context, major: if is_shorter { SHORTER } else { bin(len, &LENGTHS) }, minor }
-}
-
-/// What a claim about the text is worth at first. The more surely the longer the match and the more often it went on so.
-pub(super) fn prior_of_text(claim: Claim) -> f64 {
-    /// By share of all occurrences; the last three are of those that always went on so: once, up to three times, more often.
-    const SHORTER_BY_SHARE: [f64; 8] = [0.02, 0.02, 0.08, 0.15, 0.1, 0.1, 0.5, 0.5];
-    const BY_SHARE: [f64; 5] = [0.1, 0.2, 0.35, 0.5, 0.6];
-    /// How often text that always went on so does not, behind a match of one token; and what each longer length leaves of that.
-    const DOUBTS: [f64; 3] = [0.7, 0.5, 0.4];
-    const DOUBT_LEFT: f64 = 0.77;
-    match claim.minor.checked_sub(5) {
-        _ if claim.major == SHORTER => of_bin(&SHORTER_BY_SHARE, claim.minor),
-        None => of_bin(&BY_SHARE, claim.minor),
-        Some(times) => 1.0 - of_bin(&DOUBTS, times) * DOUBT_LEFT.powi(i32::from(claim.major)),
-    }
-}
-
-/// What a claim about the target's word at the matched position is worth at first: its weight there, more of it the longer the match.
-pub(super) fn prior_of_aligned(claim: Claim) -> f64 {
-    const BY_WEIGHT: [f64; 8] = [0.02, 0.05, 0.12, 0.3, 0.5, 0.7, 0.85, 0.95];
-    of_bin(&BY_WEIGHT, claim.minor) * (1.0 - 0.5 * 0.7f64.powi(i32::from(claim.major)))
 }
 
 impl Drafter for ContextDrafter {

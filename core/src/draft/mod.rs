@@ -21,7 +21,7 @@ pub mod top_k;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::token::Token;
-use crate::tree::{Claim, DraftTree, NodeId, Source};
+use crate::tree::{Claim, DraftTree, NodeId};
 
 pub use calibration::Calibration;
 pub use context::ContextDrafter;
@@ -141,23 +141,6 @@ pub struct Hindsight {
     pub candidates: Vec<Candidate>,
     /// What did come. (What the target wanted may be another word, in a prompt.)
     pub token: Token,
-}
-
-/// What a claim is worth while nothing is known of its source, in [0, 1]: about what such claims were worth over the pocket models'
-/// workloads, so that a first answer is drafted as if others had come before.
-fn prior(claim: Claim) -> f64 {
-    match claim.source {
-        Source::Context => context::prior_of_text(claim),
-        Source::Aligned => context::prior_of_aligned(claim),
-        Source::Recycle => recycle::prior(claim),
-        Source::Reuse => reuse::prior(claim),
-        Source::Model => model::prior(claim),
-    }
-}
-
-/// The figure of `table` for a bin; beyond its end the last.
-fn of_bin(table: &[f64], bin: u8) -> f64 {
-    table.get(bin as usize).or(table.last()).copied().unwrap_or_default()
 }
 
 /// Index of a count or position in 32 bits; saturates, and every store is bounded far below that.

@@ -16,7 +16,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Answer, BatchDrafter, Candidate, Hindsight, TopK, bin, of_bin};
+use super::{Answer, BatchDrafter, Candidate, Hindsight, TopK, bin};
 use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
 use crate::executor::{Executor, Row};
@@ -163,12 +163,6 @@ impl ModelDrafter {
         let shape = self.executor.shape();
         self.executor.len() + n_rows <= shape.n_cells && n_rows <= shape.max_rows
     }
-}
-
-/// What a claim is worth at first: a little less than its weight, since a draft model is surer of itself than it is right.
-pub(super) fn prior(claim: Claim) -> f64 {
-    const BY_WEIGHT: [f64; 12] = [0.01, 0.04, 0.08, 0.14, 0.2, 0.3, 0.4, 0.5, 0.62, 0.72, 0.82, 0.98];
-    of_bin(&BY_WEIGHT, claim.major)
 }
 
 /// A model's best tokens as candidates.

@@ -9,7 +9,7 @@
 //! Deliberately not here: contexts longer than one token (`context`), and forgetting with the turn: the table says what the
 //! model does after a token, not what anybody wrote.
 
-use super::{Candidate, Drafter, Place, TopK, bin, index, of_bin};
+use super::{Candidate, Drafter, Place, TopK, bin, index};
 use crate::token::Token;
 use crate::tree::{Claim, Source};
 
@@ -77,13 +77,6 @@ impl RecycleDrafter {
             self.hand = (self.hand + 1) % self.max_rows;
         }
     }
-}
-
-/// What a claim is worth at first, by rank and remembered weight.
-pub(super) fn prior(claim: Claim) -> f64 {
-    const BEST: [f64; 8] = [0.1, 0.1, 0.15, 0.2, 0.4, 0.4, 0.5, 0.5];
-    const OTHERS: [f64; 3] = [0.02, 0.05, 0.1];
-    of_bin(if claim.major == 0 { &BEST } else { &OTHERS }, claim.minor)
 }
 
 impl Drafter for RecycleDrafter {

@@ -10,7 +10,7 @@
 //!
 //! Deliberately not here: whether rows are projected in a batch (`cost`).
 
-use super::{Candidate, Drafter, Place, Verified, bin, of_bin};
+use super::{Candidate, Drafter, Place, Verified, bin};
 use crate::token::Token;
 use crate::tree::{Claim, Source};
 
@@ -126,12 +126,6 @@ fn longest_agreement(drafted: &[Token], predicted: &[Token], e: usize) -> (usize
         }
     }
     best
-}
-
-/// What a claim is worth at first, by how the rest lines up: at the root, and farther on, where it has been hit once more.
-pub(super) fn prior(claim: Claim) -> f64 {
-    const BY_ALIGNMENT: [f64; 8] = [0.4, 0.2, 0.03, 0.6, 0.6, 0.85, 0.65, 0.9];
-    of_bin(&BY_ALIGNMENT, claim.major)
 }
 
 impl Drafter for ReuseDrafter {

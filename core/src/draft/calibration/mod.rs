@@ -15,14 +15,15 @@
 
 mod contest;
 mod count;
+mod prior;
 #[cfg(test)]
 mod tests;
 
-use super::prior;
 use crate::tree::{Claim, Claims, Source};
 
 use contest::{Contest, Words};
 use count::Count;
+use prior::prior;
 
 /// Offers after which a cell's old evidence weighs 1/e: a cell follows drift within a few dozen offers of its own.
 const CELL_WINDOW: f64 = 32.0;
