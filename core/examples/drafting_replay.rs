@@ -1,10 +1,11 @@
 //! What the policy of drafting would bring at the prices of a large model: decided by a small pair, timed by a simulated clock.
 //!
-//! usage: `drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…]`
+//! usage: `drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…] [--noise SHARE]`
 //!
 //! The models decide what is drafted and accepted; what a pass costs is read from curves that were measured with the same models
 //! scaled to 1B and 62M parameters. So the figures are the same on every machine and in every run, which no benchmark is: the
-//! place to try a change of the policy. For how fast it really is, `fulcrum bench --workload`.
+//! place to try a change of the policy. For how fast it really is, `fulcrum bench --workload`. Real machines are disturbed: `--noise 0.2` lets
+//! each pass take up to a fifth longer and one in twenty twice as long, drawn by position, so the same for every mode.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use std::sync::Arc;
@@ -178,6 +179,7 @@ struct Replay {
     model: Model,
     prices: Prices,
     max_tokens: usize,
+    noise: f64,
 }
 
 impl Replay {
@@ -223,6 +225,13 @@ impl Replay {
         Ok((outcome, text))
     }
 
+    /// By how much noise makes a pass longer, the same whenever it is run again.
+    fn disturbance(&self, seed: usize) -> f64 {
+        let mixed = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        let share = mixed as f64 / f64::from(1u32 << 24);
+        if self.noise > 0.0 && share > 0.95 { 2.0 } else { 1.0 + self.noise * share }
+    }
+
     fn step(
         &mut self,
         spec: &mut Speculation,
@@ -250,7 +259,7 @@ impl Replay {
             rows,
             leaves: plan.flat.n_leaves(),
             cached,
-            verify_ms: at(self.prices.target, rows),
+            verify_ms: at(self.prices.target, rows) * self.disturbance(n_prompt + 1_000 * cached),
             io_ms: self.prices.io_ms,
             projected: said.len(),
             projected_per_call: if plan.projection.batched { said.len() } else { 1 },
@@ -285,6 +294,7 @@ fn mean(ratios: impl Iterator<Item = f64>) -> f64 {
 fn run(words: &[String]) -> Result<()> {
     let option = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
     let number = |name, default| option(name).and_then(|n| n.parse().ok()).unwrap_or(default);
+    let noise = option("--noise").and_then(|share| share.parse().ok()).unwrap_or(0.0);
     let name = option("--prices").map_or("q8_0", String::as_str);
     let prices = PRICES.into_iter().find(|prices| prices.name == name).unwrap_or(PRICES[0]);
     let draft_model = Some(words[1].clone().into());
@@ -292,7 +302,7 @@ fn run(words: &[String]) -> Result<()> {
     let executor = model.weights().executor(2048)?;
     let n_vocab = executor.shape().n_vocab;
     let target = Target { executor, n_vocab, logits: Vec::new() };
-    let mut replay = Replay { target, model, prices, max_tokens: number("--tokens", 128) };
+    let mut replay = Replay { target, model, prices, max_tokens: number("--tokens", 128), noise };
     let modes = option("--modes").map_or("off,auto,context,chain:2,chain:4,chain:8,chain:16", String::as_str);
     let modes = modes.split(',').map(str::parse).collect::<Result<Vec<Drafting>>>()?;
     let mut experience = vec![Experience::default(); modes.len()];
@@ -340,7 +350,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.len() < 3 {
         eprintln!(
-            "usage: drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…]"
+            "usage: drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…] [--noise SHARE]"
         );
         std::process::exit(2);
     }

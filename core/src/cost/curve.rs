@@ -1,7 +1,8 @@
 //! One measured quantity as a function of the number of rows: what was seen, made monotone, and read between the points.
 //!
 //! A pass over more rows never costs less, so measurements that say otherwise are noise: medians of recent windows take out the
-//! outliers, isotonic regression (pool adjacent violators; Barlow et al. 1972) the rest. Row counts not yet seen are
+//! outliers, isotonic regression (pool adjacent violators; Barlow et al. 1972) the rest; and one measurement alone is not believed
+//! against its neighbours. Row counts not yet seen are
 //! interpolated between their neighbours, or extrapolated beyond the last, in both cases with a small penalty, as Lever does
 //! for unseen shapes (arXiv 2605.16786, section 2.1).
 //!
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 
 /// Measurements kept per row count: enough for a median that three outliers cannot move, few enough to follow a change.
 const WINDOW: usize = 9;
+
+/// Measurements from which a row count's figure stands whatever its neighbours say.
+const TRUSTED: f64 = 2.0;
 
 /// Surcharge on row counts that were never measured, as a share of their cost beyond the nearest smaller measured one.
 const UNSEEN_PENALTY: f64 = 0.05;
@@ -132,13 +136,26 @@ impl Curve {
 
 /// Cost by row count from points by rising row count, `[max_rows + 1]`: fitted, interpolated, extrapolated, non-decreasing.
 pub fn table(points: &[Point], max_rows: usize) -> Vec<f64> {
-    let fitted = isotonic(points);
+    let fitted = isotonic(&doubted(points));
     let mut table: Vec<f64> = (0..=max_rows).map(|rows| if rows == 0 { 0.0 } else { read(&fitted, rows) }).collect();
     // The penalty for unseen shapes may lift a point above its measured right-hand neighbour; the cheaper word stands.
     for rows in (1..max_rows).rev() {
         table[rows] = table[rows].min(table[rows + 1]);
     }
     table
+}
+
+/// One measurement alone may be an outlier: where it says more than its neighbours that were measured oftener lead to expect, they
+/// stand until a second one says so too. Otherwise a shape that was disturbed when it was first tried would not be tried again.
+fn doubted(points: &[Point]) -> Vec<Point> {
+    let trusted: Vec<Point> =
+        isotonic(&points.iter().copied().filter(|point| point.weight >= TRUSTED).collect::<Vec<_>>());
+    let within = trusted.first().map_or(0, |p| p.rows)..trusted.last().map_or(0, |p| p.rows);
+    let believe = |point: &Point| match point.weight < TRUSTED && within.contains(&point.rows) {
+        true => Point { cost: point.cost.min(read(&trusted, point.rows)), ..*point },
+        false => *point,
+    };
+    points.iter().map(believe).collect()
 }
 
 /// Least-squares non-decreasing fit: neighbours that fall are pooled into their weighted mean.
@@ -242,6 +259,17 @@ mod tests {
         let table = curve(&[(1, 100.0)]).table(2);
         assert!((table[2] - 126.25).abs() < 1e-9);
         assert_eq!(Curve::default().table(2), [0.0; 3]);
+    }
+
+    #[test]
+    fn one_measurement_alone_is_doubted_where_its_neighbours_say_less() {
+        let known = [(1, 10.0), (1, 10.0), (16, 40.0), (16, 40.0)];
+        let table = |extra: &[(usize, f64)]| curve(&[&known, extra].concat()).table(16);
+        let line = table(&[])[8];
+        assert_eq!(table(&[(8, 39.0)])[8], line, "it may have been disturbed");
+        assert_eq!(table(&[(8, 12.0)])[8], 12.0, "nothing makes a pass faster than it is");
+        assert_eq!(table(&[(8, 39.0), (8, 39.0)])[8], 39.0, "twice is no accident");
+        assert_eq!(curve(&[(1, 10.0), (1, 10.0), (8, 39.0)]).table(8)[8], 39.0, "nothing is known beyond");
     }
 
     #[test]
