@@ -5,8 +5,8 @@
 //!
 //! The file says what it was made from: model, layout, instruction set, library. Whatever differs, it is made again. It is
 //! written under another name, layer by layer, with the number of layers that are safely there; making it goes on from
-//! there after an interruption, and only a complete file gets its name. A file that turns out damaged later is given up, and the
-//! model's own file is read instead.
+//! there after an interruption, and only a complete file gets its name. A file that cannot be read later, or is shorter than it
+//! says, is given up, and the model's own file is read instead. The layers' own bytes carry no checksum: who changes them changes the text.
 
 use std::ffi::OsString;
 use std::fs::TryLockError;
