@@ -432,13 +432,14 @@ fn without_a_measurement_at_load_costs_are_learnt_on_the_way() {
 }
 
 #[test]
-fn what_prefill_teaches_is_worth_something_and_not_needed() {
+fn an_answer_begins_well_with_and_without_what_prefill_teaches() {
     let workload = &workload::tasks(400)[0];
     let plain = run(workload, OWN_Q8, Drafting::Off, None).ms_per_token();
     let warm = run_from(workload, OWN_Q8, Drafting::Auto, None, true).ms_per_token();
     let cold = run_from(workload, OWN_Q8, Drafting::Auto, None, false).ms_per_token();
     println!("rag, free: warm {:.2}x, cold {:.2}x", plain / warm, plain / cold);
-    assert!(warm <= cold * 1.02 && plain / cold > 1.5);
+    // Claims begin with what they are worth elsewhere, so a prompt that was not heard is not missed.
+    assert!(plain / warm > 1.9 && plain / cold > 1.9);
 }
 
 fn only_in_the_middle_useless(at: usize) -> f64 {
