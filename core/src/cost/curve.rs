@@ -2,9 +2,8 @@
 //!
 //! A pass over more rows never costs less, so measurements that say otherwise are noise: medians of recent windows take out the
 //! outliers, isotonic regression (pool adjacent violators; Barlow et al. 1972) the rest; and one measurement alone is not believed
-//! against its neighbours. Row counts not yet seen are
-//! interpolated between their neighbours, or extrapolated beyond the last, in both cases with a small penalty, as Lever does
-//! for unseen shapes (arXiv 2605.16786, section 2.1).
+//! against its neighbours. Row counts not yet seen are interpolated between their neighbours, or extrapolated beyond the last, in
+//! both cases with a small penalty, as Lever does for unseen shapes (arXiv 2605.16786, section 2.1).
 //!
 //! Deliberately not here: what is measured, in which unit, and what it is used for.
 

@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use super::automaton::{Automaton, Cursor, Successor};
+use super::calibration::SHORTER;
 use super::{Candidate, Drafter, Place, TopK, bin};
 use crate::token::Token;
 use crate::tree::{Claim, Source};
@@ -38,8 +39,6 @@ const LENGTHS: [usize; 10] = [2, 3, 4, 5, 7, 9, 13, 17, 25, 33];
 const SHARES: [f64; 5] = [0.2, 0.4, 0.6, 0.8, 0.999];
 /// Lower edges of the bins of the target's weight for a token at the matched position.
 const WEIGHTS: [f64; 7] = [0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95];
-/// `major` of text candidates from a shorter suffix than the longest: the longest has spoken against them.
-const SHORTER: u8 = 11;
 
 /// What the store held when the turn began.
 #[derive(Clone, Debug, Default)]

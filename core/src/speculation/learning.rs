@@ -30,13 +30,14 @@ pub(super) fn label(calibration: &mut Calibration, tree: &DraftTree, node: NodeI
         let best = claims.iter().rev().max_by(|a, b| worth(a.1).total_cmp(&worth(b.1)));
         if let Some(is_right) = best.map(|(token, _)| *token == chosen) {
             calibration.observe_node(source, is_right, claims.iter().any(|(token, _)| *token == chosen));
-            if let (Source::Model, Company::ModelAlone { foreseen: Some(foreseen) }) = (source, company) {
-                calibration.observe_behind(foreseen, is_right);
-            }
-            if source == Source::Model && company == Company::All {
-                let by_reach = |a: &NodeId, b: &NodeId| tree.nodes()[*a].reach.total_cmp(&tree.nodes()[*b].reach);
-                let best = tree.children(node).max_by(by_reach).map(|best| tree.nodes()[best].token);
-                calibration.observe_company(tree.nodes()[node].probability, is_right, best == Some(chosen));
+            match company {
+                Company::All if source == Source::Model => {
+                    let by_reach = |a: &NodeId, b: &NodeId| tree.nodes()[*a].reach.total_cmp(&tree.nodes()[*b].reach);
+                    let best = tree.children(node).max_by(by_reach).map(|best| tree.nodes()[best].token);
+                    calibration.observe_company(tree.nodes()[node].probability, is_right, best == Some(chosen));
+                }
+                Company::ModelAlone { foreseen: Some(foreseen) } => calibration.observe_behind(foreseen, is_right),
+                _ => {}
             }
         }
     }

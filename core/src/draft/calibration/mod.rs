@@ -23,6 +23,7 @@ use crate::tree::{Claim, Claims, Source};
 
 use contest::{Contest, Words};
 use count::Count;
+pub(crate) use prior::SHORTER;
 use prior::prior;
 
 /// Offers after which a cell's old evidence weighs 1/e: a cell follows drift within a few dozen offers of its own.

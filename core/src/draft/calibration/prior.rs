@@ -5,8 +5,8 @@
 
 use crate::tree::{Claim, Source};
 
-/// `major` of text candidates from a shorter suffix than the longest: no length has it.
-const SHORTER: u8 = 11;
+/// `major` of text candidates from a shorter suffix than the longest, which has spoken against them: no length has it.
+pub(crate) const SHORTER: u8 = 11;
 
 /// What a claim is worth while nothing is known of its source, in [0, 1].
 pub(super) fn prior(claim: Claim) -> f64 {
