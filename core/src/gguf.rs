@@ -50,7 +50,16 @@ impl<'a> Gguf<'a> {
     ///
     /// Whatever is wrong with the file, with the byte offset at which it was noticed.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
-        Self::parse_file(bytes, 0)
+        Self::parse_start(bytes, bytes.len() as u64)
+    }
+
+    /// As [`parse`](Self::parse), of a file of `file_len` bytes of which only the first are at hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse), and [`LongHeader`](ParseErrorKind::LongHeader) if they do not reach to the end of the tensor table.
+    pub fn parse_start(bytes: &'a [u8], file_len: u64) -> Result<Self, ParseError> {
+        Self::parse_file((bytes, file_len), 0)
     }
 
     /// Parses the files of a split model, in order. Metadata is the first file's; the tensor table is the union of all, and
@@ -61,11 +70,20 @@ impl<'a> Gguf<'a> {
     ///
     /// As [`parse`](Self::parse), and if files are missing, out of order, of different models, or share a tensor name.
     pub fn parse_files(files: &[&'a [u8]]) -> Result<Self, ParseError> {
+        Self::parse_starts(&files.iter().map(|bytes| (*bytes, bytes.len() as u64)).collect::<Vec<_>>())
+    }
+
+    /// As [`parse_files`](Self::parse_files), of files of which only the first bytes are at hand; with them the length of each file.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse_files`](Self::parse_files) and [`parse_start`](Self::parse_start).
+    pub fn parse_starts(files: &[(&'a [u8], u64)]) -> Result<Self, ParseError> {
         let first = files.first().copied().unwrap_or_default();
         let mut whole = Self::parse_file(first, 0)?;
         split::check(whole.split, 0, files.len())?;
-        for (file, bytes) in files.iter().enumerate().skip(1) {
-            let part = Self::parse_file(bytes, file)?;
+        for (file, start) in files.iter().enumerate().skip(1) {
+            let part = Self::parse_file(*start, file)?;
             split::check(part.split, file, files.len())?;
             for tensor in part.tensors {
                 let index = whole.tensors.len();
@@ -81,8 +99,8 @@ impl<'a> Gguf<'a> {
         Ok(whole)
     }
 
-    fn parse_file(bytes: &'a [u8], file: usize) -> Result<Self, ParseError> {
-        let mut cursor = Cursor::new(bytes, file);
+    fn parse_file((bytes, file_len): (&'a [u8], u64), file: usize) -> Result<Self, ParseError> {
+        let mut cursor = Cursor::new(bytes, file_len, file);
         let version = read_version(&mut cursor)?;
         let n_tensors = cursor.count("tensors", tensor::MIN_ENTRY_BYTES)?;
         let n_keys = cursor.count("metadata entries", value::MIN_ENTRY_BYTES)?;

@@ -27,6 +27,25 @@ fn kind(bytes: &[u8]) -> ParseErrorKind {
     Gguf::parse(bytes).expect_err("a damaged file was read").kind().clone()
 }
 
+/// The start of a file says all that the file says, or how much more of it is needed; what it says of damage does not depend on it either.
+#[test]
+fn the_start_of_a_file_is_enough_or_says_what_is_missing() {
+    let whole = small().write();
+    let all = Gguf::parse(&whole).unwrap();
+    let header = whole.len() - 128; // the data: 12 bytes and 68, each to the next multiple of 32
+    for len in 0..=whole.len() {
+        match Gguf::parse_start(&whole[..len], whole.len() as u64).map_err(|error| error.kind().clone()) {
+            Ok(gguf) => assert_eq!((gguf.metadata(), gguf.tensors()), (all.metadata(), all.tensors())),
+            Err(ParseErrorKind::LongHeader { needed }) => assert!((len + 1..=header).contains(&(needed as usize))),
+            Err(other) => panic!("{len}: {other}"),
+        }
+    }
+    for (start, file_len) in [(header, whole.len() - 64), (header - 40, header - 40)] {
+        let error = Gguf::parse_start(&whole[..start], file_len as u64).unwrap_err();
+        assert_eq!(error.to_string(), Gguf::parse(&whole[..file_len]).unwrap_err().to_string());
+    }
+}
+
 #[test]
 fn reads_every_kind_of_value() {
     let mut file = GgufWriter::default();

@@ -1,20 +1,21 @@
-//! A position in the bytes of one file that never passes their end.
+//! A position in the start of one file that never passes its end.
 //!
 //! Knows how numbers and strings are laid out in GGUF, not what they mean.
 
 use super::error::{ParseError, ParseErrorKind};
 
-/// Reads forward through the bytes of one file.
+/// Reads forward through one file, of which the first bytes are at hand, or all.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
+    file_len: u64,
     position: usize,
     file: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8], file: usize) -> Self {
-        Self { bytes, position: 0, file }
+    pub(super) fn new(bytes: &'a [u8], file_len: u64, file: usize) -> Self {
+        Self { bytes, file_len, position: 0, file }
     }
 
     /// Index of the file among those of a split model; errors carry it.
@@ -29,19 +30,22 @@ impl<'a> Cursor<'a> {
 
     /// Length of the file in bytes.
     pub(super) fn file_len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.file_len
     }
 
-    fn remaining(&self) -> usize {
-        self.bytes.len() - self.position
+    fn remaining(&self) -> u64 {
+        self.file_len - self.offset()
     }
 
     /// The next `len` bytes.
     pub(super) fn take(&mut self, len: u64, what: &'static str) -> Result<&'a [u8], ParseError> {
+        let available = self.remaining();
+        if len > available {
+            return Err(ParseErrorKind::Truncated { what, needed: len, available }.at(self.file, self.offset()));
+        }
         let taken = usize::try_from(len).ok().and_then(|len| self.bytes[self.position..].get(..len));
         let Some(taken) = taken else {
-            let available = self.remaining() as u64;
-            return Err(ParseErrorKind::Truncated { what, needed: len, available }.at(self.file, self.offset()));
+            return Err(ParseErrorKind::LongHeader { needed: self.offset() + len }.at(self.file, self.offset()));
         };
         self.position += taken.len();
         Ok(taken)
@@ -65,10 +69,10 @@ impl<'a> Cursor<'a> {
     pub(super) fn count(&mut self, what: &'static str, min_bytes: usize) -> Result<usize, ParseError> {
         let start = self.offset();
         let count = self.u64(what)?;
-        let fits = self.remaining() / min_bytes;
+        let fits = self.remaining() / min_bytes as u64;
         match usize::try_from(count) {
-            Ok(count) if count <= fits => Ok(count),
-            _ => Err(ParseErrorKind::AbsurdCount { what, count, fits: fits as u64 }.at(self.file, start)),
+            Ok(n) if count <= fits => Ok(n),
+            _ => Err(ParseErrorKind::AbsurdCount { what, count, fits }.at(self.file, start)),
         }
     }
 

@@ -60,6 +60,12 @@ pub enum ParseErrorKind {
         /// Bytes that are left.
         available: u64,
     },
+    /// The header is longer than what was read of the file.
+    #[error("its header takes {needed} bytes or more, which no model's does")]
+    LongHeader {
+        /// Bytes from the start of the file on that it takes at least.
+        needed: u64,
+    },
     /// The file does not begin with `GGUF`.
     #[error("it begins with \"{}\" where \"GGUF\" is expected", found.escape_ascii())]
     NotGguf {

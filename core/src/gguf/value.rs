@@ -237,7 +237,11 @@ impl<'a> Array<'a> {
 
     /// The elements.
     pub fn values(&self) -> Values<'a> {
-        Values { element_type: self.element_type, left: self.len, cursor: Cursor::new(self.bytes, 0) }
+        Values {
+            element_type: self.element_type,
+            left: self.len,
+            cursor: Cursor::new(self.bytes, self.bytes.len() as u64, 0),
+        }
     }
 
     /// The elements of an array of strings; `None` for other arrays.

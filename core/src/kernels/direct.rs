@@ -161,7 +161,7 @@ fn open(path: &Path, options: &mut OpenOptions) -> io::Result<(File, bool)> {
 }
 
 #[cfg(unix)]
-fn read_some(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_some(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, out, offset)
 }
 
@@ -171,7 +171,7 @@ fn write_some(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
 }
 
 #[cfg(windows)]
-fn read_some(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_some(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
 }
 

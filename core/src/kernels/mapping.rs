@@ -1,14 +1,17 @@
 //! A file mapped read-only into memory.
 //!
 //! Mapping is for models that stay resident. What is streamed under a memory budget is read instead, because a file that shrinks
-//! under a mapping raises SIGBUS. So before each pass over a mapping its user asks [`check`](Mapping::check): what shrank between two
-//! passes, as a download that begins again, is an error. What shrinks in the middle of one, or of loading, still ends the process.
+//! under a mapping raises SIGBUS. So what is looked at once, header and weights that are packed, is read
+//! ([`read_at`](Mapping::read_at)), and before each pass over a mapping its user asks [`check`](Mapping::check): what shrank while it was
+//! loaded or between two passes, as a download that begins again, is an error. What shrinks in the middle of a pass still ends the
+//! process.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{ErrorKind, Result};
+use super::direct::read_some;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A file's bytes, paged in by the system as they are touched.
 pub(crate) struct Mapping {
@@ -47,31 +50,39 @@ impl Mapping {
         if self.file.metadata().is_ok_and(same) {
             return Ok(());
         }
-        let source = io::Error::other("it was changed while it was in use; load the model again");
-        Err(ErrorKind::File { action: "read", path: self.path.clone(), source }.into())
+        Err(self.changed())
     }
 
-    /// The file's bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Lets go of the pages of `len` bytes from `offset` on, which were copied and will hardly be read again. Reading them is still
-    /// right, and reads the file.
-    pub(crate) fn release(&self, offset: u64, len: u64) {
-        #[cfg(unix)]
-        {
-            const PAGE: u64 = 64 << 10; // a multiple of every page size there is
-            let (start, end) = (offset.next_multiple_of(PAGE), (offset + len) / PAGE * PAGE);
-            if let (Ok(start), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) {
-                // SAFETY: the mapping is read-only and backed by the file, so dropped pages come back as they were.
-                let dropped =
-                    unsafe { self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
-                if let Err(error) = dropped {
-                    log::debug!("{}: pages are not dropped: {error}", self.path.display());
-                }
+    /// Reads all of `out` from byte `offset` on, beside the mapping, so that what is no longer there is an error (`File`) and no signal.
+    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < out.len() {
+            match read_some(&self.file, &mut out[done..], offset + done as u64) {
+                Ok(0) => return Err(self.changed()),
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.unreadable(error)),
             }
         }
+        Ok(())
+    }
+
+    fn changed(&self) -> Error {
+        self.unreadable(io::Error::other("it was changed while it was in use; load the model again"))
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        ErrorKind::File { action: "read", path: self.path.clone(), source }.into()
+    }
+
+    /// Bytes of the file when it was mapped.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// The file's bytes. Whoever looks at them has [checked](Self::check) that they are there.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The file.

@@ -262,13 +262,19 @@ impl<'d> StoreBuilder<'d> {
         Ok(id)
     }
 
-    /// The weights `bytes`, as they are in the file, packed for our kernels by `n_threads` threads.
-    pub(crate) fn packed(&mut self, shape: PackedShape, bytes: &[u8], n_threads: usize) -> Result<PackedId> {
+    /// The weights at byte `offset` of mapping `file`, which `n_threads` threads read from the file and pack for our kernels.
+    pub(crate) fn packed(
+        &mut self,
+        shape: PackedShape,
+        file: usize,
+        offset: u64,
+        n_threads: usize,
+    ) -> Result<PackedId> {
         if self.store.memory.last().is_none_or(|memory| memory.room() < shape.bytes()) {
             self.store.memory.push(PackedMemory::with_room_for(shape.bytes())?);
         }
         let memory = self.store.memory.last_mut().expect("there is one now").take(shape.bytes());
-        pack(shape, bytes, memory, n_threads);
+        pack(shape, &self.store.mappings[file], offset, memory, n_threads)?;
         // The memory is aligned, was just packed in this shape, stands still (a mapping) and is not written again.
         let base = Arc::new(AtomicPtr::new(memory.as_mut_ptr()));
         Ok(self.push_packed(StoredMatrix { shape, base, offset: 0 }))
@@ -431,22 +437,35 @@ impl PackedMemory {
     }
 }
 
-/// Packs runs of groups on several threads.
-fn pack(shape: PackedShape, source: &[u8], out: &mut [u8], n_threads: usize) {
-    let groups = shape.groups().div_ceil(n_threads.max(1));
-    let row_bytes = source.len() / shape.n();
-    let source_runs = source.chunks(groups * shape.interleave().group * row_bytes);
-    let out_runs = out.chunks_mut(groups * shape.group_bytes());
-    std::thread::scope(|scope| {
-        for (source, out) in source_runs.zip(out_runs) {
-            scope.spawn(move || {
-                let groups = source.chunks(shape.interleave().group * row_bytes);
-                groups
-                    .zip(out.chunks_exact_mut(shape.group_bytes()))
-                    .for_each(|(rows, out)| shape.pack_group(rows, out));
-            });
+/// Bytes that a thread reads before it packs them; some groups more where one is larger.
+const READ: usize = 1 << 20;
+
+/// Packs the matrix at byte `offset` of `file`: runs of groups on several threads, each of which reads what it packs.
+fn pack(shape: PackedShape, file: &Mapping, offset: u64, out: &mut [u8], n_threads: usize) -> Result<()> {
+    let row_bytes = shape.format().gguf_row_bytes(shape.k());
+    let (group_rows, group_bytes) = (shape.interleave().group, shape.group_bytes());
+    let share = shape.groups().div_ceil(n_threads.max(1));
+    let at_once = (READ / (group_rows * row_bytes)).clamp(1, share);
+    let pack_run = |first: usize, out: &mut [u8]| -> Result<()> {
+        let mut rows = Vec::new();
+        for (i, out) in out.chunks_mut(at_once * group_bytes).enumerate() {
+            let row = (first + i * at_once) * group_rows;
+            let n_rows = (out.len() / group_bytes * group_rows).min(shape.n() - row);
+            rows.resize(n_rows * row_bytes, 0);
+            file.read_at(offset + (row * row_bytes) as u64, &mut rows)?;
+            let groups = rows.chunks(group_rows * row_bytes).zip(out.chunks_exact_mut(group_bytes));
+            groups.for_each(|(rows, out)| shape.pack_group(rows, out));
         }
-    });
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let runs = out.chunks_mut(share * group_bytes).enumerate();
+        let pack_run = &pack_run;
+        let threads: Vec<_> = runs.map(|(i, out)| scope.spawn(move || pack_run(i * share, out))).collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        let packed: Vec<_> = joined.map(|run| run.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect();
+        packed.into_iter().collect()
+    })
 }
 
 fn allocate(what: &'static str, kind: sys::ggml_backend_buffer_type_t, len: usize) -> Result<Buffer> {

@@ -9,7 +9,7 @@ use super::{ExecutorChoice, ModelOptions};
 use crate::architecture::Architecture;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::validate::knows;
-use crate::gguf::{Gguf, SplitName};
+use crate::gguf::{Gguf, ParseErrorKind, Split, SplitName};
 use crate::kernels::direct::DirectFile;
 use crate::kernels::mapping::Mapping;
 use crate::residency::source::ReadBlocks;
@@ -18,6 +18,8 @@ use crate::residency::source::ReadBlocks;
 pub struct ModelFile {
     path: PathBuf,
     parts: Vec<Arc<Mapping>>,
+    /// The start of each part, up to where the tensors' data begin or a little further.
+    headers: Vec<Vec<u8>>,
 }
 
 /// What is to run a model, and why.
@@ -51,9 +53,9 @@ impl ModelFile {
     /// `File` if one cannot be opened, `InvalidModel` if it is a directory, empty, or no GGUF file.
     pub fn open(path: &Path) -> Result<Self> {
         let part = Arc::new(Mapping::open(path)?);
-        let split = Gguf::parse(part.bytes()).map_err(|error| error.in_file(path))?.split();
+        let (header, split) = read_header(&part)?;
         let parts = match split {
-            None => vec![part],
+            None => return Ok(Self { path: path.to_owned(), parts: vec![part], headers: vec![header] }),
             Some(split) => {
                 let name = SplitName::parse(path).filter(|name| name.count == split.count).ok_or_else(|| {
                     let reason = format!(
@@ -63,10 +65,11 @@ impl ModelFile {
                     );
                     ErrorKind::InvalidModel { path: path.to_owned(), reason }
                 })?;
-                name.paths().map(|path| Mapping::open(&path).map(Arc::new)).collect::<Result<_>>()?
+                name.paths().map(|path| Mapping::open(&path).map(Arc::new)).collect::<Result<Vec<_>>>()?
             }
         };
-        Ok(Self { path: path.to_owned(), parts })
+        let headers = parts.iter().map(|part| Ok(read_header(part)?.0)).collect::<Result<_>>()?;
+        Ok(Self { path: path.to_owned(), parts, headers })
     }
 
     /// The path it was opened with.
@@ -85,8 +88,8 @@ impl ModelFile {
     ///
     /// `InvalidModel`, naming the file and the byte.
     pub fn gguf(&self) -> Result<Gguf<'_>> {
-        let bytes: Vec<&[u8]> = self.parts.iter().map(|part| part.bytes()).collect();
-        Gguf::parse_files(&bytes)
+        let starts = self.headers.iter().zip(&self.parts).map(|(header, part)| (&header[..], part.len()));
+        Gguf::parse_starts(&starts.collect::<Vec<_>>())
             .map_err(|error| error.in_file(self.parts.get(error.file()).map_or(&self.path, |part| part.path())))
     }
 
@@ -135,8 +138,42 @@ impl ModelFile {
         self.parts.iter().map(|part| Ok(Arc::new(DirectFile::open(part.path())?) as Arc<dyn ReadBlocks>)).collect()
     }
 
+    /// Fails with `File` if somebody has cut a part, or written to it, since it was opened.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|part| part.check())
+    }
+
     /// The mapped parts, in order.
     pub(crate) fn parts(&self) -> &[Arc<Mapping>] {
         &self.parts
+    }
+}
+
+/// Bytes of a file that are read at first; the header of a large vocabulary is longer.
+const FIRST_READ: usize = 1 << 20;
+
+/// The longest header that is read. Those of the largest vocabularies there are have some 30 MB.
+const MAX_HEADER: u64 = 256 << 20;
+
+/// The start of a file, with all of its header, and what it says about being part of a split model. It is in memory and not mapped, because
+/// it is looked at all through loading, and the file may be cut meanwhile.
+fn read_header(part: &Mapping) -> Result<(Vec<u8>, Option<Split>)> {
+    let mut header = Vec::new();
+    let mut wanted = FIRST_READ as u64;
+    loop {
+        let have = header.len();
+        header.resize(usize::try_from(wanted.min(part.len())).expect("a mapped file fits the address space"), 0);
+        part.read_at(have as u64, &mut header[have..])?;
+        let error = match Gguf::parse_start(&header, part.len()) {
+            Ok(gguf) => {
+                let split = gguf.split();
+                return Ok((header, split));
+            }
+            Err(error) => error,
+        };
+        wanted = match error.kind() {
+            ParseErrorKind::LongHeader { needed } if *needed <= MAX_HEADER => (*needed).max(2 * wanted).min(MAX_HEADER),
+            _ => return Err(error.in_file(part.path())),
+        };
     }
 }

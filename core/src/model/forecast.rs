@@ -59,7 +59,7 @@ impl ModelFile {
         let taken = draft.map_or(0, |draft| draft.info.memory + draft.info.streamed_bytes);
         let forecast = self.within(options, &threads, budget.saturating_sub(taken), ALLOWANCE)?;
         let first = &self.direct()?[0];
-        let flash = flash_bandwidth(&**first, self.parts()[0].bytes().len() as u64, IN_FLIGHT)?;
+        let flash = flash_bandwidth(&**first, self.parts()[0].len(), IN_FLIGHT)?;
         let memory = memory_bandwidth(threads.n_threads())?;
         let info = ResidencyInfo { budget, memory: forecast.info.memory + taken, ..forecast.info };
         let seconds = (info.streamed_bytes as f64 / flash)

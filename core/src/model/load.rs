@@ -112,7 +112,11 @@ impl Loading<'_> {
                 let weights: Arc<dyn Weights> = Arc::new(StagedWeights(model));
                 let vocabulary = match tokenizer {
                     Some(tokenizer) => tokenizer,
-                    None => Arc::new(LlamaVocabulary::load(file.first())?),
+                    None => {
+                        // llama.cpp opens it by its name, and what it reads was checked as long as it is the same.
+                        file.check()?;
+                        Arc::new(LlamaVocabulary::load(file.first())?)
+                    }
                 };
                 (weights, vocabulary)
             }
@@ -128,6 +132,7 @@ impl Loading<'_> {
             Route::LlamaCpp => {
                 let settings = llama_options(options);
                 let mut progress = |share| tell(options, share);
+                file.check()?;
                 let weights = LlamaWeights::load(file.parts(), settings, &options.cancel, &mut progress)?;
                 let vocabulary = match tokenizer {
                     Some(tokenizer) => tokenizer,

@@ -6,7 +6,7 @@ use super::common::quantize::WeightType;
 use super::common::random_model::{Family, random_model};
 use super::{EXECUTORS, File, answer, checked, gentle, sizes, small};
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::{ErrorKind, ExecutorChoice, Model, ModelOptions};
+use fulcrum::{ErrorKind, ExecutorChoice, Kernels, MemoryBudget, Model, ModelOptions};
 
 #[test]
 fn what_is_no_model_is_refused_by_name() {
@@ -256,6 +256,45 @@ fn a_file_changed_while_it_is_in_use_is_an_error() {
             assert!(matches!(&error, ErrorKind::File { path, .. } if path == file.path()), "{error}");
         }
         assert_eq!(session.history(), history);
+    });
+}
+
+/// A header is read a piece at a time; what only claims to be one is refused before memory is taken for it.
+#[test]
+fn a_long_header_is_read_and_an_endless_one_refused() {
+    let file = File::new(&small().set("long", "x".repeat(5 << 20)).write());
+    answer(file.path(), gentle(ExecutorChoice::Staged)).unwrap();
+    let mut claims = small().set("long", "x").write();
+    let at = claims.windows(4).position(|bytes| bytes == b"long").unwrap() + 8;
+    claims[at..at + 8].copy_from_slice(&(1_u64 << 30).to_le_bytes());
+    let file = File::new(&claims);
+    std::fs::OpenOptions::new().write(true).open(file.path()).unwrap().set_len(2 << 30).unwrap();
+    let error = checked(answer(file.path(), gentle(ExecutorChoice::Staged)).unwrap_err()).to_string();
+    assert!(error.contains("header") && error.contains("1073"), "{error}");
+}
+
+/// The first tensors are in memory when it is cut: the next one is an error, and no signal. So is a turn, where all had been read.
+#[test]
+fn a_file_cut_while_it_is_loaded_is_an_error() {
+    // Packed for our kernels, in a layout of ggml's, and as it is in the file.
+    let forms =
+        [(WeightType::Q8_0, Kernels::Auto), (WeightType::Q4_0, Kernels::Ggml), (WeightType::F32, Kernels::Auto)];
+    isolated::each("files::a_file_cut_while_it_is_loaded_is_an_error", 0..forms.len() * 6, |i| {
+        let (weights, kernels) = forms[i / 6];
+        let wide = super::Sizes { n_embd: 256, n_ff: 256, head_dim: 64, ..sizes(Family::Llama) };
+        let whole = random_model(Family::Llama, &wide.weights(weights)).write();
+        let (file, cut) = (File::new(&whole), [0, 8192, whole.len() * 3 / 4][i % 3] as u64);
+        let budget = if i % 6 < 3 { MemoryBudget::Unlimited } else { MemoryBudget::Bytes(1 << 30) };
+        let path = file.path().to_owned();
+        let progress = move |_| std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(cut).unwrap();
+        let options = ModelOptions {
+            kernels,
+            memory_budget: budget,
+            progress: Some(std::sync::Arc::new(progress)),
+            ..gentle(ExecutorChoice::Staged)
+        };
+        let error = checked(answer(file.path(), options).unwrap_err());
+        assert!(matches!(&error, ErrorKind::File { path, .. } if path == file.path()), "{error}");
     });
 }
 

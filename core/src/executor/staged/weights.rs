@@ -19,6 +19,7 @@ use crate::kernels::attention::{AttentionShape, CacheFormat};
 use crate::kernels::gemm::{Isa, PackedShape};
 use crate::kernels::machine::{Device, Machine};
 use crate::kernels::mapping::Mapping;
+use crate::kernels::region::{Piece, Region};
 use crate::kernels::store::{PackedId, StoreBuilder, TensorId, TensorStore};
 use crate::kernels::threads::{POLL_CANCEL, ThreadPool};
 use crate::residency::layout::packed_shape;
@@ -123,7 +124,7 @@ impl StagedModel {
     ///
     /// # Errors
     ///
-    /// `Cancelled`, `OutOfMemory`, or `Backend` if the threads cannot be started.
+    /// `File` if a file cannot be read or was cut, `Cancelled`, `OutOfMemory`, or `Backend` if the threads cannot be started.
     pub(crate) fn load(
         arch: Architecture,
         file: &Gguf<'_>,
@@ -283,9 +284,9 @@ struct Loader<'a> {
     cancel: &'a Cancel,
 }
 
-impl<'a> Loader<'a> {
+impl Loader<'_> {
     /// ggml's vector code reads tensors at this alignment, in bytes.
-    const ALIGNMENT: usize = 32;
+    const ALIGNMENT: u64 = 32;
 
     fn place(&mut self, name: &str, is_matrix: bool) -> Result<Option<Weight>> {
         if self.cancel.is_cancelled() {
@@ -309,11 +310,8 @@ impl<'a> Loader<'a> {
 
     /// A matrix in the layout of our kernels, else in the one the device prefers, else as it is in the file.
     fn matrix(&mut self, info: &TensorInfo<'_>) -> Result<Weight> {
-        let bytes = self.bytes(info);
         if let Some(shape) = self.packed_shape(info) {
-            let id = self.store.packed(shape, bytes, self.n_threads)?;
-            self.mappings[info.file].release(info.offset, info.size);
-            return Ok(Weight::Packed(id));
+            return self.store.packed(shape, info.file, info.offset, self.n_threads).map(Weight::Packed);
         }
         if self.kernels == Kernels::Own {
             return Err(no_kernel(&format!("`{}` is {} {:?}", info.name, info.ty.name(), info.shape.dims())));
@@ -322,9 +320,8 @@ impl<'a> Loader<'a> {
         let Some(layout) = self.device.preferred_layout(element, dims) else {
             return self.plain(info).map(Weight::Ggml);
         };
-        let id = self.store.copied(element, dims, bytes, Some(layout))?;
-        self.mappings[info.file].release(info.offset, info.size);
-        Ok(Weight::Ggml(id))
+        let mut memory = self.read(info)?;
+        self.store.copied(element, dims, memory.bytes_mut(), Some(layout)).map(Weight::Ggml)
     }
 
     fn packed_shape(&self, info: &TensorInfo<'_>) -> Option<PackedShape> {
@@ -333,17 +330,21 @@ impl<'a> Loader<'a> {
 
     fn plain(&mut self, info: &TensorInfo<'_>) -> Result<TensorId> {
         let (element, dims) = (info.ty.code(), info.shape.dims());
-        let bytes = self.bytes(info);
-        if info.shape.n_rows() > 1 && bytes.as_ptr().addr().is_multiple_of(Self::ALIGNMENT) {
+        // The mapping begins at a page.
+        if info.shape.n_rows() > 1 && info.offset.is_multiple_of(Self::ALIGNMENT) {
             self.store.map(element, dims, info.file, info.offset)
         } else {
-            self.store.copied(element, dims, bytes, None)
+            let mut memory = self.read(info)?;
+            self.store.copied(element, dims, memory.bytes_mut(), None)
         }
     }
 
-    fn bytes(&self, info: &TensorInfo<'_>) -> &'a [u8] {
-        let range = |at: u64| usize::try_from(at).expect("a mapped file fits the address space");
-        &self.mappings[info.file].bytes()[range(info.offset)..range(info.end())]
+    /// The bytes of a tensor, read and not mapped: the file may be cut meanwhile.
+    fn read(&self, info: &TensorInfo<'_>) -> Result<Piece> {
+        let len = usize::try_from(info.size).expect("a mapped file fits the address space");
+        let mut memory = Region::allocate("reading", len)?;
+        self.mappings[info.file].read_at(info.offset, memory.bytes_mut())?;
+        Ok(memory)
     }
 }
 
