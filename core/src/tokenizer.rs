@@ -7,6 +7,8 @@
 //! Deliberately not known here: chat templates, stop strings, files other than a `tokenizer.json`.
 
 mod bytes;
+#[cfg(feature = "ggml")]
+pub(crate) mod cuts;
 mod decode_stream;
 mod json;
 

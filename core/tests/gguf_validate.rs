@@ -101,6 +101,23 @@ fn refuses_duplicate_tokens() {
     refuse(Family::Llama, set("tokenizer.ggml.tokens", empty), "empty token 300");
 }
 
+/// On such a one llama.cpp would tokenize for ever.
+#[test]
+fn refuses_a_vocabulary_whose_tokens_do_not_cover_a_text() {
+    for (spelled, fault) in
+        [("AA", "no token for the byte 0x41"), ("\\xA1", "no escaped text"), ("\\", "no escaped text")]
+    {
+        let rwkv = |file: &mut GgufWriter| {
+            let mut tokens: Vec<String> = (0..=u8::MAX).map(|byte| format!("\\x{byte:02x}")).collect();
+            tokens[0x41] = spelled.into();
+            tokens.push("\\n".into());
+            tokens.extend((tokens.len()..320).map(|id| format!("unused {id}")));
+            file.set("tokenizer.ggml.model", "rwkv").set("tokenizer.ggml.tokens", tokens);
+        };
+        refuse(Family::Llama, rwkv, fault);
+    }
+}
+
 #[test]
 fn refuses_an_unsound_vocabulary() {
     refuse_key("tokenizer.ggml.model", "bert", "no generating model");

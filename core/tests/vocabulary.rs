@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "common/oracle.rs"]
+mod oracle;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use common::gguf_writer::{GgufWriter, Meta};
+use common::random_model::{Family, ModelOptions as Sizes, random_model};
+use common::small_vocabulary;
 use fulcrum::model::ModelFile;
 use fulcrum::tokenizer::{Encoding, TokenizerJson, Vocabulary};
 use fulcrum::{ErrorKind, Model, ModelOptions};
@@ -166,4 +171,112 @@ fn the_pocket_models_two_vocabularies_agree() {
     };
     assert_eq!(sorted(&*gguf), sorted(&json));
     assert!(sorted(&*gguf).contains(&"<|im_end|>".to_owned()));
+}
+
+/// What is special in the vocabularies made here. Some share bytes with others, some begin or end with a space.
+const SPECIALS: [&str; 16] = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<|endoftext|>",
+    "<mask>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|im_end|>x",
+    "x<|x|>",
+    "<|x|>",
+    "[A]B",
+    "B[C]",
+    "aba",
+    " <sp>",
+    "<nl>\n",
+    "<|sep|>",
+];
+/// Special wherever they stand.
+const USER_DEFINED: [&str; 4] = ["  ", "\n\n", "<div>", "<tag>"];
+
+/// A model with a vocabulary of `kind` that is called `name`.
+fn with_vocabulary(kind: &str, pre: &str, name: &str) -> GgufWriter {
+    let mut file =
+        random_model(Family::Llama, &Sizes { n_layers: 1, n_embd: 64, n_ff: 64, ..Sizes::new(Family::Llama) });
+    let mut tokens: Vec<String> = SPECIALS.iter().chain(&USER_DEFINED).map(|&text| text.to_owned()).collect();
+    let mut types: Vec<i32> = SPECIALS.iter().map(|_| 3).chain(USER_DEFINED.iter().map(|_| 4)).collect();
+    types[0] = 2;
+    if kind == "gpt2" || kind == "gemma4" {
+        tokens.extend(small_vocabulary::tokens().into_iter().take(small_vocabulary::BOS as usize));
+    } else {
+        let spelled = |byte| if kind == "rwkv" { format!("\\x{byte:02x}") } else { format!("<0x{byte:02X}>") };
+        tokens.extend((0..=u8::MAX).map(spelled));
+        types.resize(tokens.len(), if kind == "rwkv" { 1 } else { 6 });
+        tokens.extend(["▁", "a", "▁a", "aa", "the", "\\n"].map(str::to_owned));
+    }
+    types.resize(tokens.len(), 1);
+    tokens.extend((tokens.len()..small_vocabulary::N_VOCAB).map(|id| format!("unused {id}")));
+    types.resize(tokens.len(), 5);
+    file.set("general.name", name).set("tokenizer.ggml.model", kind).set("tokenizer.ggml.pre", pre);
+    file.set("tokenizer.ggml.scores", (0..tokens.len()).map(|i| -(i as f32)).collect::<Vec<_>>());
+    file.set("tokenizer.ggml.tokens", tokens).set("tokenizer.ggml.token_type", types);
+    file.set("tokenizer.ggml.bos_token_id", 1_u32).set("tokenizer.ggml.eos_token_id", 2_u32);
+    file.set("tokenizer.ggml.merges", Meta::from(vec!["a a", "t h", "th e"]));
+    file
+}
+
+/// A reproducible text of special tokens and what can be beside them or make others of them. The plain ones are often there, so that it
+/// can be cut.
+fn text_of_specials(seed: u64, plain: &str) -> String {
+    let mut random = seed;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let beside = ["", " ", "   ", "\n", "\n\n\n", "\t", "a", "ba", "aaa the ", "x", "<", ">", "<|", "🦀", "\u{a0}"];
+    let mut text = String::new();
+    while text.len() < 50_000 {
+        text += match next(8) {
+            0 => SPECIALS[next(SPECIALS.len())],
+            1 => USER_DEFINED[next(USER_DEFINED.len())],
+            2..4 => plain,
+            _ => beside[next(beside.len())],
+        };
+    }
+    text
+}
+
+/// Long texts are encoded in pieces.
+#[test]
+fn a_long_text_has_the_tokens_that_llama_cpp_gives_the_whole() {
+    let folder = std::env::temp_dir().join(format!("fulcrum-pieces-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut paths = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/pocket.gguf")];
+    let vocabularies = [
+        ("llama", "default", "plain"),
+        ("llama", "default", "spaceless"),
+        // llama.cpp takes the whitespace behind all special tokens of this one, and before the mask of the next.
+        ("llama", "default", "phi-3"),
+        ("gpt2", "jina-v2-de", "plain"),
+        ("gpt2", "llama-bpe", "plain"),
+        ("gpt2", "gpt-2", "plain"),
+        ("gemma4", "default", "plain"),
+        ("plamo2", "default", "plain"),
+        ("rwkv", "default", "plain"),
+    ];
+    for (kind, pre, name) in vocabularies {
+        let mut file = with_vocabulary(kind, pre, name);
+        if name == "spaceless" {
+            file.set("tokenizer.ggml.add_space_prefix", false);
+        }
+        paths.push(folder.join(format!("{kind}-{pre}-{name}.gguf")));
+        std::fs::write(paths.last().unwrap(), file.write()).unwrap();
+    }
+    for path in &paths {
+        let (vocabulary, whole) = (load(path), oracle::Vocabulary::load(path));
+        for (i, plain) in ["<|im_start|>", "<div>", "</s>", "<mask>"].into_iter().cycle().take(8).enumerate() {
+            let text = text_of_specials(i as u64, plain);
+            for parse_special in [true, false] {
+                let tokens = vocabulary.encode(&text, Encoding { add_bos: false, parse_special }).unwrap();
+                assert!(tokens == whole.tokenize(&text, parse_special), "{} {i} {parse_special}", path.display());
+            }
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -17,6 +17,7 @@ use crate::error::{ErrorKind, Result};
 use crate::kernels::guard;
 use crate::kernels::llama::{LlamaModel, LoadOptions};
 use crate::token::Token;
+use crate::tokenizer::cuts::{Cuts, Special};
 use crate::tokenizer::{Encoding, Vocabulary};
 
 /// Text longer than this many bytes is tokenized on a thread with its own stack (see [`LlamaVocabulary::encode`]).
@@ -34,6 +35,8 @@ pub(crate) struct LlamaVocabulary {
     model: Arc<LlamaModel>,
     n_tokens: usize,
     control_texts: Vec<String>,
+    /// Of text in which only user-defined tokens are special, and of text in which all are.
+    cuts: [Cuts; 2],
 }
 
 impl LlamaVocabulary {
@@ -56,7 +59,8 @@ impl LlamaVocabulary {
             return Err(ErrorKind::Tokenizer { reason }.into());
         }
         let n_tokens = model.n_vocab();
-        let mut vocabulary = Self { model, n_tokens, control_texts: Vec::new() };
+        let cuts = [false, true].map(|parse_special| Cuts::new(specials(&model, parse_special)));
+        let mut vocabulary = Self { model, n_tokens, control_texts: Vec::new(), cuts };
         let controls = (0..).take(n_tokens).filter(|&token| vocabulary.is_control(token));
         vocabulary.control_texts =
             controls.filter_map(|token| vocabulary.token_text(token)).filter(|text| !text.is_empty()).collect();
@@ -95,12 +99,6 @@ impl LlamaVocabulary {
     }
 
     fn tokenize(&self, text: &str, parse_special: bool) -> Result<Vec<sys::llama_token>> {
-        let too_long = || ErrorKind::Tokenizer {
-            reason: format!("a text of {} bytes is too long; {MAX_TEXT} are tokenized at once", text.len()),
-        };
-        if text.len() > MAX_TEXT {
-            return Err(too_long().into());
-        }
         let tokenize = |ids: &mut [sys::llama_token]| {
             // SAFETY: the model is alive and has a vocabulary. Nothing changes in it, whatever is thrown.
             unsafe { guard::tokenize(self.model.vocab(), text, parse_special, ids) }
@@ -113,10 +111,32 @@ impl LlamaVocabulary {
             ids.resize(n.unsigned_abs() as usize, 0);
             n = tokenize(&mut ids)?;
         }
-        let n = usize::try_from(n).map_err(|_| too_long())?;
-        ids.truncate(n);
+        ids.truncate(usize::try_from(n).map_err(|_| too_long(text))?);
         Ok(ids)
     }
+}
+
+/// What llama.cpp looks for in texts before it tokenizes what is between, where special tokens are read and where not.
+fn specials(model: &LlamaModel, parse_special: bool) -> impl Iterator<Item = Special> {
+    const UNREAD: sys::llama_token_attr = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+    let n_tokens = i32::try_from(model.n_vocab()).unwrap_or(i32::MAX);
+    (0..n_tokens).filter_map(move |id| {
+        // SAFETY: the model is alive and has a vocabulary; the id is in it.
+        let attributes = unsafe { sys::llama_vocab_get_attr(model.vocab(), id) };
+        let is_special = attributes & (UNREAD | sys::LLAMA_TOKEN_ATTR_USER_DEFINED) != 0;
+        if !is_special || !parse_special && attributes & UNREAD != 0 {
+            return None;
+        }
+        // SAFETY: as above; the text is a NUL-terminated part of the vocabulary.
+        let text = unsafe { CStr::from_ptr(sys::llama_vocab_get_text(model.vocab(), id)) };
+        let strips_before = attributes & sys::LLAMA_TOKEN_ATTR_LSTRIP != 0;
+        Some(Special { text: text.to_bytes().into(), strips_before })
+    })
+}
+
+fn too_long(text: &str) -> ErrorKind {
+    let reason = format!("a text of {} bytes is too long; {MAX_TEXT} are tokenized at once", text.len());
+    ErrorKind::Tokenizer { reason }
 }
 
 impl Vocabulary for LlamaVocabulary {
@@ -126,17 +146,26 @@ impl Vocabulary for LlamaVocabulary {
 
     /// A long text is tokenized on a thread with a stack in proportion: for most byte-pair vocabularies llama.cpp splits text
     /// with `std::regex`, whose recursion would overflow the caller's stack and end the process (4,096 letters do on a stack of
-    /// 1 MiB). Fails with `Tokenizer` for a text of more than 4 MiB (128 KiB on 32-bit systems).
+    /// 1 MiB), in [`Cuts`]. Fails with `Tokenizer` for a text of more than 4 MiB (128 KiB on 32-bit systems).
     fn encode(&self, text: &str, encoding: Encoding) -> Result<Vec<Token>> {
+        if text.len() > MAX_TEXT {
+            return Err(too_long(text).into());
+        }
+        let pieces = self.cuts[usize::from(encoding.parse_special)].pieces(text);
+        let tokenize = || -> Result<Vec<_>> {
+            let tokenized = pieces.iter().map(|piece| self.tokenize(piece, encoding.parse_special));
+            Ok(tokenized.collect::<Result<Vec<_>>>()?.concat())
+        };
         let ids = if text.len() <= SHORT_TEXT {
-            self.tokenize(text, encoding.parse_special)?
+            tokenize()?
         } else {
-            let stack = (1 << 20) + text.len().min(MAX_TEXT) * STACK_PER_BYTE;
+            let longest = pieces.iter().map(|piece| piece.len()).max().unwrap_or(0);
+            let stack = (1 << 20) + longest * STACK_PER_BYTE;
             std::thread::scope(|scope| {
                 std::thread::Builder::new()
                     .name("tokenize".to_owned())
                     .stack_size(stack)
-                    .spawn_scoped(scope, || self.tokenize(text, encoding.parse_special))
+                    .spawn_scoped(scope, tokenize)
                     .map_err(|error| ErrorKind::Tokenizer { reason: format!("cannot start a thread: {error}") })?
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -99,3 +99,45 @@ impl Drop for Oracle {
         }
     }
 }
+
+/// llama.cpp's own tokens of a text, whatever its length.
+pub struct Vocabulary(*mut sys::llama_model);
+
+// Nothing changes in it.
+unsafe impl Sync for Vocabulary {}
+
+impl Vocabulary {
+    /// Of the model at `path`.
+    pub fn load(path: &Path) -> Self {
+        Machine::here();
+        let path = CString::new(path.to_str().unwrap()).unwrap();
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.vocab_only = true;
+        let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
+        assert!(!model.is_null(), "llama.cpp refuses the vocabulary");
+        Self(model)
+    }
+
+    /// The tokens of `text` as a whole, without a begin-of-sequence token.
+    pub fn tokenize(&self, text: &str, parse_special: bool) -> Vec<Token> {
+        let tokenize = || unsafe {
+            let mut tokens = vec![0; text.len() + 8];
+            let vocabulary = sys::llama_model_get_vocab(self.0);
+            let (start, len, room) = (text.as_ptr().cast(), text.len() as i32, tokens.len() as i32);
+            let n = sys::llama_tokenize(vocabulary, start, len, tokens.as_mut_ptr(), room, false, parse_special);
+            tokens.truncate(usize::try_from(n).unwrap());
+            tokens.into_iter().filter_map(|token| Token::try_from(token).ok()).collect()
+        };
+        // `std::regex` recurses once per character.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size((8 << 20) + (text.len() << 10));
+            thread.spawn_scoped(scope, tokenize).unwrap().join().unwrap()
+        })
+    }
+}
+
+impl Drop for Vocabulary {
+    fn drop(&mut self) {
+        unsafe { sys::llama_model_free(self.0) }
+    }
+}

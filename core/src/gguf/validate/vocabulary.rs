@@ -90,7 +90,50 @@ fn check_tokens(tokens: &Array<'_>, kind: &Kind) -> Checked {
     if kind.name == "rwkv" && !seen.contains(br"\n".as_slice()) && !seen.contains(b"\n".as_slice()) {
         return Err(Unusable::invalid("the vocabulary has no token for a line break"));
     }
+    if kind.name == "rwkv" {
+        check_progress(&seen)?;
+    }
     Ok(())
+}
+
+/// llama.cpp takes the longest token of this kind that text begins with. Where a token has the first byte, and none that fits is shorter, it
+/// begins again at the start of the text, for ever.
+fn check_progress(tokens: &HashSet<&[u8]>) -> Checked {
+    let (mut begins, mut is_token) = ([false; 256], [false; 256]);
+    for text in tokens {
+        let bytes = unescape(text).ok_or_else(|| {
+            Unusable::invalid(format!("the token {:?} is no escaped text", String::from_utf8_lossy(text)))
+        })?;
+        if let Some(&first) = bytes.first() {
+            begins[usize::from(first)] = true;
+            is_token[usize::from(first)] |= bytes.len() == 1;
+        }
+    }
+    match (0..=u8::MAX).find(|&byte| begins[usize::from(byte)] && !is_token[usize::from(byte)]) {
+        Some(byte) => Err(Unusable::invalid(format!("the vocabulary has no token for the byte 0x{byte:02X}"))),
+        None => Ok(()),
+    }
+}
+
+/// The bytes of an RWKV token: `\x` and two digits are a byte, `\t`, `\n` and `\r` what they are everywhere. `None` for other digits, of which
+/// llama.cpp makes what the machine makes of them.
+fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.iter());
+    while let Some(&byte) = rest.next() {
+        bytes.push(match (byte, if byte == b'\\' { *rest.next()? } else { byte }) {
+            (b'\\', b'x') => digit(*rest.next()?)? << 4 | digit(*rest.next()?)?,
+            (b'\\', b't') => b'\t',
+            (b'\\', b'n') => b'\n',
+            (b'\\', b'r') => b'\r',
+            (_, other) => other,
+        });
+    }
+    Some(bytes)
 }
 
 /// An array with an element for each token, if it is there.
