@@ -12,7 +12,7 @@ use super::{BUCKET, CostModel};
 use crate::tree::Source;
 
 /// Changes when the meaning of the figures does; other versions are ignored.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Rows and buckets beyond which figures in a file are ignored.
 const MAX_ROWS: usize = 1024;
