@@ -64,7 +64,7 @@ pub struct Claim {
 
 impl Claim {
     /// Values of `major`.
-    pub const MAJORS: usize = 12;
+    pub const MAJORS: usize = 14;
     /// Values of `minor`.
     pub const MINORS: usize = 8;
 }

@@ -43,7 +43,8 @@ fn grown(flash_ms: f64) -> Growth {
         }
     }
     let mut tree = DraftTree::new(0);
-    grow(&mut tree, &mut Guesses, &cost.prices(100, 64), Limits::default()).unwrap()
+    let prices = cost.prices(100, 64);
+    grow(&mut tree, &mut Guesses, &prices, 1.0 / prices.plain_ms(), Limits::default()).unwrap()
 }
 
 #[test]

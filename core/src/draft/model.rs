@@ -25,7 +25,7 @@ use crate::tokenizer::Vocabulary;
 use crate::tree::{Claim, DraftTree, NodeId, Source};
 
 /// Lower edges of the bins of a candidate's weight among the best tokens.
-const WEIGHTS: [f64; 11] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.97];
+const WEIGHTS: [f64; 13] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0.9, 0.97, 0.99, 0.998];
 
 /// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
 const MAX_UNREAD: usize = 24;

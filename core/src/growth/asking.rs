@@ -11,13 +11,17 @@ use crate::cost::Prices;
 use crate::draft::calibration::{CLASSES, class_of};
 use crate::tree::{DraftTree, NodeId, Source};
 
-use super::{Grower, MARGIN, Prefix};
+use super::{Grower, Prefix};
 
 /// Steps for which a draft model's run of accepted tokens is thought ahead.
 const LOOKAHEAD: usize = 16;
 
 /// Tokens' worth of trust in the model's record, beside how sure it was along the path at hand.
 const RECORD_WEIGHT: f64 = 4.0;
+
+/// Tokens, if the model is right, by which the first call of a step may hope for less than the tree has: what it says teaches what to hope
+/// of it, and where it ends, other sources go on.
+const CURIOSITY: f64 = 0.7;
 
 /// A figure for each of the next levels below a node.
 type Levels = [f64; LOOKAHEAD];
@@ -32,9 +36,6 @@ pub struct Quote {
     pub batch_ms: Vec<f64>,
     /// Ms before the first call of this step: what it has not read yet.
     pub catch_up_ms: f64,
-    /// What asking has come to lately over what was hoped of it: the hope knows neither that a doubtful answer ends the asking
-    /// early nor that other sources go on where the model's token leads.
-    pub hope_factor: f64,
 }
 
 /// A call of the draft model.
@@ -70,12 +71,11 @@ impl Grower<'_> {
         let Some((hope, first)) = hopes.max_by(|x, y| x.0.total_cmp(&y.0).then(y.1.cmp(&x.1))) else {
             return Vec::new();
         };
-        let now = self.rate(best.rows, best.leaves, best.tokens);
-        let is_first = self.model_rounds == 0;
-        if hope * if is_first { quote.hope_factor } else { 1.0 } <= now * if is_first { MARGIN } else { 1.0 } {
+        let now = self.gain(best.rows, best.leaves, best.tokens);
+        let curiosity = if self.model_rounds == 0 { CURIOSITY * known_rate(tree, first, quote) } else { 0.0 };
+        if hope + curiosity <= now {
             return Vec::new();
         }
-        self.hoped_rate.get_or_insert(hope);
         // Further nodes come along where they are worth their share of the call; whether what is said there is worth verifying is
         // decided when it has been said.
         let promise = |node: NodeId| gains(tree, node, &levels, quote)[0];
@@ -86,7 +86,7 @@ impl Grower<'_> {
         let mut batch = self.marks(tree, first, quote);
         others.retain(|(_, node)| !batch.contains(node));
         for &(worth, node) in others.iter().take(self.limits.max_model_batch.saturating_sub(batch.len())) {
-            if worth <= now * (call_ms(batch.len() + 1) - call_ms(batch.len())) {
+            if worth <= self.rate * (call_ms(batch.len() + 1) - call_ms(batch.len())) {
                 break;
             }
             batch.push(node);
@@ -129,7 +129,7 @@ impl Grower<'_> {
         levels
     }
 
-    /// The best rate that asking about `node` may lead to, if the model's next candidates do as well as its recent ones.
+    /// The best gain that asking about `node` may lead to, if the model's next candidates do as well as its recent ones.
     ///
     /// Either they are verified beside what the other sources propose, and count where that is wrong; or they replace it: the
     /// model tells which of many doubtful candidates is right, and a chain of its own is verified instead.
@@ -142,21 +142,20 @@ impl Grower<'_> {
             ms: quote.batch_ms.get(marks.len()).copied().unwrap_or(f64::INFINITY),
             steps: marks.iter().map(|&mark| reach(mark)).sum::<f64>() / reach(node).max(f64::MIN_POSITIVE),
         };
-        let beside = self.hoped_rate(self.including(tree, best, node), &gains(tree, node, levels, quote), quote, call);
-        let instead = self.hoped_rate(alone, &gains(tree, node, &[], quote), quote, call);
+        let beside = self.hoped_gain(self.including(tree, best, node), &gains(tree, node, levels, quote), quote, call);
+        let instead = self.hoped_gain(alone, &gains(tree, node, &[], quote), quote, call);
         beside.max(instead)
     }
 
-    /// The best rate of `base` and a chain of the model's whose tokens bring `gains`.
-    fn hoped_rate(&self, base: Prefix, gains: &Levels, quote: &Quote, call: Call) -> f64 {
+    /// The best gain of `base` and a chain of the model's whose tokens bring `gains`.
+    fn hoped_gain(&self, base: Prefix, gains: &Levels, quote: &Quote, call: Call) -> f64 {
         let step_ms = quote.batch_ms.get(1).copied().unwrap_or(f64::INFINITY);
         let first_ms = call.ms + if self.model_rounds == 0 { quote.catch_up_ms } else { 0.0 };
-        let (mut tokens, mut hoped) = (base.tokens, 0.0f64);
+        let (mut tokens, mut hoped) = (base.tokens, f64::NEG_INFINITY);
         for (step, gain) in (1..).zip(gains) {
             tokens += gain;
             let spent = first_ms + (step as f64 - call.steps).max(0.0) * step_ms;
-            let pass_ms = self.prices.cycle_ms(base.rows + step, base.leaves, tokens);
-            hoped = hoped.max(tokens / (pass_ms + self.model_ms + spent));
+            hoped = hoped.max(self.gain(base.rows + step, base.leaves, tokens) - self.rate * spent);
         }
         hoped
     }
@@ -169,11 +168,16 @@ impl Grower<'_> {
     }
 }
 
+/// How often the model has been right behind such a node.
+fn known_rate(tree: &DraftTree, node: NodeId, quote: &Quote) -> f64 {
+    quote.rates_behind[class_of(tree.nodes()[node].probability)].clamp(0.0, 1.0)
+}
+
 /// Expected accepted tokens, by depth below `node`, from a chain of the model's there, counting only what the selected nodes of
 /// `levels` leave open: the two are taken to be right independently of each other.
 fn gains(tree: &DraftTree, node: NodeId, levels: &[Levels], quote: &Quote) -> Levels {
     let reach = tree.nodes()[node].reach;
-    let known = quote.rates_behind[class_of(tree.nodes()[node].probability)].clamp(0.0, 1.0);
+    let known = known_rate(tree, node, quote);
     // How surely it has spoken along the path so far says how surely it will go on: texts are foreseeable in stretches.
     let spoken = tree.ancestors(node).filter(|&above| tree.nodes()[above].claims.by(Source::Model).is_some());
     let (n, sum) = spoken.fold((0.0, 0.0), |(n, sum), above| (n + 1.0, sum + tree.nodes()[above].probability));

@@ -1,11 +1,16 @@
-//! How much to draft: the tree that brings the most expected tokens per millisecond.
+//! How much to draft: the tree that brings the most expected tokens for the time it takes.
 //!
 //! Lever 2.1 (arXiv 2605.16786): maximise `Ĝ(T) / Ĉ_cycle(T)`, where `Ĝ = 1 + Σ b̂(u)` over the drafted nodes, by taking the
 //! frontier node with the highest `b̂ / ΔĈ` for as long as that beats the ratio so far. Candidates of free sources all add the
-//! same row, so best-first is by b̂ alone. We differ in the stop: Lever's is right where each further row costs more than the
-//! last, and real kernels are not like that (ggml: the second row costs a whole pass, the next two next to nothing; kernels work
-//! in groups of four). So growth goes on while an optimist could still hope, every prefix is priced, and the best one is taken:
-//! the true optimum of the ratio for free candidates under any cost curve, and the same tree as Lever's under a convex one.
+//! same row, so best-first is by b̂ alone. We differ in two things.
+//!
+//! The stop: Lever's is right where each further row costs more than the last, and real kernels are not like that (ggml: the second
+//! row costs a whole pass, the next two next to nothing; kernels work in groups of four). So growth goes on while an optimist could
+//! still hope, every prefix is priced, and the best one is taken: the true optimum for free candidates under any cost curve.
+//!
+//! The aim: the best ratio of each pass by itself is not the best ratio of them all. A pass over sure text would stop where it falls
+//! below its own high rate, and leave to the next pass what that one does at a lower rate; a pass over doubtful text would go on too
+//! far. By the renewal-reward theorem what to maximise in each is `Ĝ(T) - λ Ĉ(T)`, with `λ` the rate of all (Dinkelbach 1967).
 //! A chain, a tree or nothing at all falls out.
 //!
 //! The draft model's answers cost milliseconds, so it is asked only where the frontier promises enough: a batch of frontier
@@ -28,9 +33,9 @@ use crate::tree::{DraftTree, NodeId, ROOT};
 
 pub use asking::{Quote, chain_speedup};
 
-/// By how much a tree must beat plain decoding before it is verified. The best of many noisy estimates is an overestimate;
+/// By how many tokens a tree must beat plain decoding before it is verified. The best of many noisy estimates is an overestimate;
 /// without a margin, ties would be lost more often than won.
-pub const MARGIN: f64 = 1.03;
+pub const MARGIN: f64 = 0.03;
 
 /// What a tree may not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,16 +93,9 @@ pub struct Growth {
     pub model_ms: f64,
     /// Calls of the draft model.
     pub model_rounds: usize,
-    /// Tokens per ms, drafting included, hoped for when the model was first asked, if it was: without the quote's factor.
-    pub hoped_rate: Option<f64>,
 }
 
 impl Growth {
-    /// Expected tokens per ms, drafting included.
-    pub fn expected_rate(&self) -> f64 {
-        self.expected_tokens / (self.pass_ms + self.model_ms)
-    }
-
     /// Expected speed over plain decoding, drafting included; 1 if nothing is drafted and nothing was spent.
     pub fn expected_speedup(&self) -> f64 {
         let ms = self.pass_ms + self.model_ms;
@@ -141,11 +139,18 @@ impl Prefix {
     }
 }
 
-/// Grows `tree` within `limits` and decides which of its nodes to verify.
+/// Grows `tree` within `limits` and decides which of its nodes to verify, where a ms is worth `rate` tokens: what decoding brings in
+/// the long run, at least what it does plainly.
 ///
 /// Fails only if the draft model does.
-pub fn grow(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, limits: Limits) -> Result<Growth> {
-    let mut grower = Grower::new(prices, limits);
+pub fn grow(
+    tree: &mut DraftTree,
+    sources: &mut impl Expand,
+    prices: &Prices,
+    rate: f64,
+    limits: Limits,
+) -> Result<Growth> {
+    let mut grower = Grower::new(prices, rate, limits);
     let mut best = grower.grow_free(tree, sources);
     while grower.model_rounds < limits.max_model_rounds {
         let Some(quote) = sources.quote() else { break };
@@ -165,7 +170,7 @@ pub fn grow(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, li
 /// Follows the most probable child of each node for up to `n` tokens, whatever it costs: the fixed chain that others draft, to
 /// measure against. The draft model drafts it alone; the free sources do if there is none (prompt lookup).
 pub fn grow_chain(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Prices, n: usize) -> Result<Growth> {
-    let mut grower = Grower::new(prices, Limits { max_rows: n + 1, ..Limits::default() });
+    let mut grower = Grower::new(prices, 0.0, Limits { max_rows: n + 1, ..Limits::default() });
     let mut prefix = Prefix { rows: 1, leaves: 1, tokens: 1.0 };
     grower.order.push(ROOT);
     while prefix.rows < grower.limits.max_rows {
@@ -189,6 +194,8 @@ pub fn grow_chain(tree: &mut DraftTree, sources: &mut impl Expand, prices: &Pric
 
 struct Grower<'a> {
     prices: &'a Prices,
+    /// Tokens that a ms is worth.
+    rate: f64,
     limits: Limits,
     /// By node.
     expanded: Vec<bool>,
@@ -197,20 +204,19 @@ struct Grower<'a> {
     order: Vec<NodeId>,
     model_ms: f64,
     model_rounds: usize,
-    hoped_rate: Option<f64>,
 }
 
 impl<'a> Grower<'a> {
-    fn new(prices: &'a Prices, limits: Limits) -> Self {
+    fn new(prices: &'a Prices, rate: f64, limits: Limits) -> Self {
         let max_rows = limits.max_rows.clamp(1, prices.max_rows().max(1));
         let limits = Limits { max_rows, ..limits };
         let (expanded, asked, order) = (Vec::new(), Vec::new(), Vec::new());
-        Self { prices, limits, expanded, asked, order, model_ms: 0.0, model_rounds: 0, hoped_rate: None }
+        Self { prices, rate, limits, expanded, asked, order, model_ms: 0.0, model_rounds: 0 }
     }
 
-    /// Tokens per ms of a pass, with what drafting has cost so far.
-    fn rate(&self, rows: usize, leaves: usize, tokens: f64) -> f64 {
-        tokens / (self.prices.cycle_ms(rows, leaves, tokens) + self.model_ms)
+    /// Tokens of a pass less those that its time is worth.
+    fn gain(&self, rows: usize, leaves: usize, tokens: f64) -> f64 {
+        tokens - self.rate * self.prices.cycle_ms(rows, leaves, tokens)
     }
 
     /// Follows the best-first order, letting free sources expand it, and returns the best prefix.
@@ -220,9 +226,9 @@ impl<'a> Grower<'a> {
         let mut frontier = BinaryHeap::from([Frontier { reach: 1.0, node: ROOT }]);
         let mut prefix = Prefix { rows: 0, leaves: 0, tokens: 0.0 };
         let mut best = Prefix { rows: 1, leaves: 1, tokens: 1.0 };
-        let mut best_rate = self.rate(1, 1, 1.0) * MARGIN;
+        let mut best_gain = self.gain(1, 1, 1.0) + MARGIN;
         while let Some(Frontier { reach, node }) = frontier.pop() {
-            if prefix.rows >= self.limits.max_rows || (node != ROOT && !self.may_hope(prefix, reach, best_rate)) {
+            if prefix.rows >= self.limits.max_rows || (node != ROOT && !self.may_hope(prefix, reach, best_gain)) {
                 break;
             }
             has_child.resize(tree.len(), false);
@@ -232,9 +238,9 @@ impl<'a> Grower<'a> {
             prefix.leaves += usize::from(opens);
             prefix.tokens += reach;
             self.order.push(node);
-            let rate = self.rate(prefix.rows, prefix.leaves, prefix.tokens);
-            if prefix.rows > 1 && rate > best_rate {
-                (best, best_rate) = (prefix, rate);
+            let gain = self.gain(prefix.rows, prefix.leaves, prefix.tokens);
+            if prefix.rows > 1 && gain > best_gain {
+                (best, best_gain) = (prefix, gain);
             }
             self.expand(tree, sources, node);
             let children = tree.children(node).filter(|&child| !sources.is_end(tree.nodes()[child].token));
@@ -251,11 +257,11 @@ impl<'a> Grower<'a> {
         }
     }
 
-    /// Whether any number of further rows, each with as much reach as the next one, could beat `best_rate`.
-    fn may_hope(&self, prefix: Prefix, reach: f64, best_rate: f64) -> bool {
+    /// Whether any number of further rows, each with as much reach as the next one, could beat `best_gain`.
+    fn may_hope(&self, prefix: Prefix, reach: f64, best_gain: f64) -> bool {
         (prefix.rows + 1..=self.limits.max_rows).any(|rows| {
             let tokens = prefix.tokens + reach * (rows - prefix.rows) as f64;
-            self.rate(rows, prefix.leaves, tokens) > best_rate
+            self.gain(rows, prefix.leaves, tokens) > best_gain
         })
     }
 
@@ -274,7 +280,6 @@ impl<'a> Grower<'a> {
             plain_ms: self.prices.plain_ms(),
             model_ms: self.model_ms,
             model_rounds: self.model_rounds,
-            hoped_rate: self.hoped_rate,
         }
     }
 }

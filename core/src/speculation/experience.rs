@@ -3,8 +3,7 @@
 use crate::cost::CostModel;
 use crate::draft::Calibration;
 
-/// What asking the draft model is assumed to come to, over what a chain at its mean rate would: a little more, so that it is tried.
-pub(super) const HOPE: f64 = 1.2;
+use super::Worth;
 
 /// What one session leaves and another of the same model begins with.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,13 +12,13 @@ pub struct Experience {
     pub cost: CostModel,
     /// What the sources' words have been worth.
     pub calibration: Calibration,
-    /// What asking the draft model has come to, over what was hoped of it.
-    pub hope_factor: f64,
+    /// What time has been worth.
+    pub worth: Worth,
 }
 
 impl Default for Experience {
     fn default() -> Self {
-        Self { cost: CostModel::default(), calibration: Calibration::new(), hope_factor: HOPE }
+        Self { cost: CostModel::default(), calibration: Calibration::new(), worth: Worth::default() }
     }
 }
 

@@ -19,6 +19,7 @@ mod settling;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod worth;
 
 use std::collections::VecDeque;
 
@@ -35,6 +36,7 @@ pub use planning::Plan;
 pub use settling::Settled;
 use settling::Shadow;
 use sources::Sources;
+pub use worth::Worth;
 
 /// Positions at which a draft model that is looked at is judged.
 const LOOK_BACK: usize = 32;
@@ -70,14 +72,13 @@ pub struct Speculation {
     said: Option<Token>,
     /// How surely the last token was foreseen; `None` in a prompt.
     foreseen: Option<f64>,
-    /// [`Quote::hope_factor`](crate::growth::Quote::hope_factor).
-    hope_factor: f64,
+    worth: Worth,
 }
 
 impl Speculation {
     /// For a vocabulary of `n_vocab` tokens, with what is known already (possibly nothing: the first pass is then plain).
     pub fn new(drafting: Drafting, limits: Limits, n_vocab: usize, experience: Experience) -> Self {
-        let Experience { cost, calibration, hope_factor } = experience;
+        let Experience { cost, calibration, worth } = experience;
         Self {
             drafting,
             limits,
@@ -95,7 +96,7 @@ impl Speculation {
             wanted: VecDeque::new(),
             said: None,
             foreseen: None,
-            hope_factor,
+            worth,
         }
     }
 
@@ -130,7 +131,7 @@ impl Speculation {
 
     /// What was learnt so far about prices and sources, for other sessions of the same model to begin with.
     pub fn experience(&self) -> Experience {
-        Experience { cost: self.cost.clone(), calibration: self.calibration.clone(), hope_factor: self.hope_factor }
+        Experience { cost: self.cost.clone(), calibration: self.calibration.clone(), worth: self.worth }
     }
 
     /// What was measured so far.
@@ -171,7 +172,6 @@ impl Speculation {
             ends: &self.ends,
             cancel: None,
             plain_ms: 0.0,
-            hope_factor: self.hope_factor,
             max_batch: self.limits.max_model_batch,
             now,
             scratch: Vec::new(),

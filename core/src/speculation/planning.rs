@@ -7,17 +7,11 @@ use crate::governor::Mode;
 use crate::growth::{self, Growth, Limits};
 use crate::tree::{DraftTree, FlatTree, ROOT, Source};
 
-use super::experience::HOPE;
 use super::settling::Shadow;
 use super::{Drafting, Speculation};
 
 /// Rows of a tree at most while only plain passes were measured.
 pub(super) const FIRST_ROWS: usize = 8;
-
-/// The step by which experience changes the hope put into the draft model, and by which it returns while the model is not asked,
-/// so that it is tried again.
-const HOPE_STEP: f64 = 0.1;
-const HOPE_LEAK: f64 = 0.02;
 
 /// What the loop should verify.
 #[derive(Clone, Debug)]
@@ -89,6 +83,7 @@ impl Speculation {
         cancel: &Cancel,
     ) -> Result<Growth> {
         let drafting = self.drafting;
+        let rate = self.worth.tokens_per_ms(prices.plain_ms());
         let mut sources = self.sources(now);
         sources.cancel = Some(cancel);
         sources.plain_ms = prices.plain_ms();
@@ -97,7 +92,7 @@ impl Speculation {
             Drafting::Chain { n } => {
                 growth::grow_chain(tree, &mut sources, prices, n.min(limits.max_rows.saturating_sub(1)))?
             }
-            _ => growth::grow(tree, &mut sources, prices, limits)?,
+            _ => growth::grow(tree, &mut sources, prices, rate, limits)?,
         };
         sources.book_free_drafting();
         let hindsight = std::mem::take(&mut sources.hindsight);
@@ -109,10 +104,6 @@ impl Speculation {
         } else {
             self.calibration.age(Source::Model);
         }
-        self.hope_factor += match growth.hoped_rate {
-            Some(hoped) => HOPE_STEP * ((growth.expected_rate() / hoped).clamp(0.5, 2.0) - self.hope_factor),
-            None => HOPE_LEAK * (HOPE - self.hope_factor),
-        };
         Ok(growth)
     }
 
@@ -120,10 +111,11 @@ impl Speculation {
     pub(super) fn cast_shadow(&mut self, prices: &Prices, limits: Limits, now: &dyn Fn() -> f64) -> Result<()> {
         let start = now();
         let mut tree = DraftTree::new(self.last());
+        let rate = self.worth.tokens_per_ms(prices.plain_ms());
         let mut sources = self.sources(now);
         sources.model = None;
         sources.begin();
-        let growth = growth::grow(&mut tree, &mut sources, prices, limits)?;
+        let growth = growth::grow(&mut tree, &mut sources, prices, rate, limits)?;
         sources.book_free_drafting();
         let passes = (growth.pass_ms + now() - start) / growth.plain_ms;
         self.shadow = Some(Shadow { tree, selected: growth.selected, at: ROOT, emitted: 0, passes });
@@ -134,13 +126,5 @@ impl Speculation {
 /// The decision to draft nothing.
 fn plain(prices: &Prices) -> Growth {
     let plain_ms = prices.plain_ms();
-    Growth {
-        selected: vec![ROOT],
-        expected_tokens: 1.0,
-        pass_ms: plain_ms,
-        plain_ms,
-        model_ms: 0.0,
-        model_rounds: 0,
-        hoped_rate: None,
-    }
+    Growth { selected: vec![ROOT], expected_tokens: 1.0, pass_ms: plain_ms, plain_ms, model_ms: 0.0, model_rounds: 0 }
 }

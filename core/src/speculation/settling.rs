@@ -82,6 +82,7 @@ impl Speculation {
             draft_ms: plan.draft_ms,
             plain_ms: plan.growth.plain_ms,
         };
+        self.worth.observe(emitted, step.total_ms / step.plain_ms);
         // What was ordered, not chosen, is not the governor's to judge.
         if matches!(self.drafting, Drafting::Auto | Drafting::Context) {
             self.governor.observe(&step);

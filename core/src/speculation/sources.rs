@@ -28,7 +28,6 @@ pub(super) struct Sources<'a> {
     pub(super) ends: &'a [Token],
     pub(super) cancel: Option<&'a Cancel>,
     pub(super) plain_ms: f64,
-    pub(super) hope_factor: f64,
     pub(super) max_batch: usize,
     pub(super) now: &'a dyn Fn() -> f64,
     pub(super) scratch: Vec<Candidate>,
@@ -81,12 +80,7 @@ impl Expand for Sources<'_> {
         let n_unread = model.n_unread();
         let catch_up_ms = if n_unread == 0 { 0.0 } else { batch_ms(&table, n_unread + 1) - batch_ms(&table, 1) };
         let batch_ms = table.into_iter().take(self.max_batch + 1).collect();
-        Some(Quote {
-            rates_behind: self.calibration.rates_in_company(),
-            batch_ms,
-            catch_up_ms,
-            hope_factor: self.hope_factor,
-        })
+        Some(Quote { rates_behind: self.calibration.rates_in_company(), batch_ms, catch_up_ms })
     }
 
     fn ask_model(&mut self, tree: &mut DraftTree, nodes: &[NodeId]) -> Result<f64> {

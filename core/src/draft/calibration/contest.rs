@@ -9,7 +9,7 @@
 use super::count::Count;
 
 /// Lower edges of the bins of how sure a side is.
-const SURE: [f64; 5] = [0.15, 0.4, 0.65, 0.85, 0.95];
+const SURE: [f64; 6] = [0.15, 0.4, 0.65, 0.85, 0.95, 0.985];
 
 /// What a side may say: nothing, this candidate, or another, the latter two with a bin.
 const SAYINGS: usize = 1 + 2 * (SURE.len() + 1);

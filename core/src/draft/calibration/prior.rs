@@ -55,7 +55,7 @@ fn of_reused(claim: Claim) -> f64 {
 
 /// What a claim is worth at first: a little less than its weight, since a draft model is surer of itself than it is right.
 fn of_model(claim: Claim) -> f64 {
-    const BY_WEIGHT: [f64; 12] = [0.01, 0.04, 0.08, 0.14, 0.2, 0.3, 0.4, 0.5, 0.62, 0.72, 0.82, 0.98];
+    const BY_WEIGHT: [f64; 14] = [0.01, 0.04, 0.08, 0.14, 0.2, 0.3, 0.4, 0.5, 0.62, 0.72, 0.82, 0.94, 0.97, 0.99];
     of_bin(&BY_WEIGHT, claim.major)
 }
 
