@@ -6,7 +6,7 @@ use crate::draft::Calibration;
 use super::Worth;
 
 /// What one session leaves and another of the same model begins with.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Experience {
     /// What passes and drafting cost.
     pub cost: CostModel,
@@ -14,12 +14,6 @@ pub struct Experience {
     pub calibration: Calibration,
     /// What time has been worth.
     pub worth: Worth,
-}
-
-impl Default for Experience {
-    fn default() -> Self {
-        Self { cost: CostModel::default(), calibration: Calibration::new(), worth: Worth::default() }
-    }
 }
 
 impl From<CostModel> for Experience {
