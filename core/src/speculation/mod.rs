@@ -72,6 +72,7 @@ pub struct Speculation {
     said: Option<Token>,
     /// How surely the last token was foreseen; `None` in a prompt.
     foreseen: Option<f64>,
+    /// What time is worth to the next tree: what the latest passes have brought in it.
     worth: Worth,
 }
 
