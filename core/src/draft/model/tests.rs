@@ -196,9 +196,50 @@ fn what_does_not_fit_is_left_out_and_a_full_cache_is_no_error() {
         [(3, 0.2), (4, 0.5), (5, 0.1)].iter().map(|&(t, p)| child(&mut tree, ROOT, t, p)).collect();
     let found = drafter.propose(&tree, &nodes, &Cancel::new()).unwrap();
     assert_eq!(found.candidates.iter().map(Vec::len).collect::<Vec<_>>(), [0, 4, 0]);
-    commit(&mut drafter, &[7; 300]);
+    drafter.look(5, &Cancel::new()).unwrap();
+    (0..3).for_each(|_| {
+        commit(&mut drafter, &[7; 90]);
+        drafter.look(5, &Cancel::new()).unwrap();
+    });
     assert_eq!(drafter.propose(&DraftTree::new(7), &[ROOT], &Cancel::new()).unwrap().candidates, [vec![]]);
     assert!(drafter.look(5, &Cancel::new()).unwrap().is_empty());
+}
+
+#[test]
+fn of_a_long_text_the_end_is_read() {
+    let (mut drafter, rows_run) = drafter(40);
+    let cancel = Cancel::new();
+    let text: Vec<Token> = (0..150).map(|i| i % 50).collect();
+    commit(&mut drafter, &text);
+    assert_eq!(drafter.n_unread(), 100, "half of the cells");
+    let seen = drafter.look(2, &cancel).unwrap();
+    assert_eq!(seen.iter().map(|s| (s.candidates[0].token, s.token)).collect::<Vec<_>>(), [(43, 48), (45, 49)]);
+    assert_eq!((rows_run.lock().unwrap().iter().sum::<usize>(), drafter.n_unread()), (100, 0));
+    // It goes on from there, until too much is unread again or the cache is full.
+    rows_run.lock().unwrap().clear();
+    commit(&mut drafter, &[1, 2]);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(2), &[ROOT], &cancel).unwrap().candidates), [3]);
+    assert_eq!(*rows_run.lock().unwrap(), [3]);
+    commit(&mut drafter, &text[..140]);
+    assert_eq!(drafter.n_unread(), 100);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(39), &[ROOT], &cancel).unwrap().candidates), [27]);
+    assert_eq!(rows_run.lock().unwrap().iter().sum::<usize>(), 3 + 101);
+}
+
+#[test]
+fn rolled_back_before_the_end_it_read_it_reads_anew() {
+    let (mut drafter, rows_run) = drafter(64);
+    commit(&mut drafter, &[3, 4, 5, 6]);
+    drafter.mark();
+    commit(&mut drafter, &[7; 300]);
+    drafter.look(1, &Cancel::new()).unwrap();
+    drafter.roll_back();
+    rows_run.lock().unwrap().clear();
+    assert_eq!(drafter.n_unread(), 3);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(6), &[ROOT], &Cancel::new()).unwrap().candidates), [11]);
+    commit(&mut drafter, &[11]);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(11), &[ROOT], &Cancel::new()).unwrap().candidates), [17]);
+    assert_eq!(*rows_run.lock().unwrap(), [4, 1]);
 }
 
 #[test]
