@@ -1,9 +1,8 @@
 //! What speculation has learnt that is worth more than one session: figures only, no text.
 
 use crate::cost::CostModel;
-use crate::draft::Calibration;
 
-use super::Worth;
+use super::{Kinds, Worth};
 
 /// What one session leaves and another of the same model begins with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,7 +10,7 @@ pub struct Experience {
     /// What passes and drafting cost.
     pub cost: CostModel,
     /// What the sources' words have been worth.
-    pub calibration: Calibration,
+    pub kinds: Kinds,
     /// What time has been worth.
     pub worth: Worth,
 }

@@ -6,7 +6,7 @@ use crate::growth::Expand;
 use crate::token::Token;
 use crate::tree::{DraftTree, ROOT};
 
-use super::learning::{Company, label};
+use super::learning::Company;
 use super::{Drafting, LOOK_BACK, Speculation, Wanted};
 
 impl Speculation {
@@ -19,7 +19,7 @@ impl Speculation {
             let mut sources = self.sources(&|| 0.0);
             sources.begin();
             sources.expand(&mut tree, ROOT);
-            label(&mut self.calibration, &tree, ROOT, next, Company::All);
+            self.kinds.label(&tree, ROOT, next, Company::All);
         }
         self.said = said.first();
         self.free().iter_mut().for_each(|drafter| drafter.said(said));

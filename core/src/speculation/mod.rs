@@ -12,6 +12,7 @@
 mod drafting;
 mod experience;
 mod history;
+mod kinds;
 mod learning;
 mod model_use;
 mod planning;
@@ -32,6 +33,7 @@ use crate::tree::Source;
 
 pub use drafting::Drafting;
 pub use experience::Experience;
+pub use kinds::Kinds;
 pub use planning::Plan;
 pub use settling::Settled;
 use settling::Shadow;
@@ -59,7 +61,7 @@ pub struct Speculation {
     recycle: RecycleDrafter,
     reuse: ReuseDrafter,
     model: Option<Box<dyn BatchDrafter>>,
-    calibration: Calibration,
+    kinds: Kinds,
     cost: CostModel,
     governor: Governor,
     shadow: Option<Shadow>,
@@ -79,7 +81,7 @@ pub struct Speculation {
 impl Speculation {
     /// For a vocabulary of `n_vocab` tokens, with what is known already (possibly nothing: the first pass is then plain).
     pub fn new(drafting: Drafting, limits: Limits, n_vocab: usize, experience: Experience) -> Self {
-        let Experience { cost, calibration, worth } = experience;
+        let Experience { cost, kinds, worth } = experience;
         Self {
             drafting,
             limits,
@@ -88,7 +90,7 @@ impl Speculation {
             recycle: RecycleDrafter::new(n_vocab),
             reuse: ReuseDrafter::new(),
             model: None,
-            calibration,
+            kinds: kinds.for_another_text(),
             cost,
             governor: Governor::new(),
             shadow: None,
@@ -132,7 +134,7 @@ impl Speculation {
 
     /// What was learnt so far about prices and sources, for other sessions of the same model to begin with.
     pub fn experience(&self) -> Experience {
-        Experience { cost: self.cost.clone(), calibration: self.calibration.clone(), worth: self.worth }
+        Experience { cost: self.cost.clone(), kinds: self.kinds.clone(), worth: self.worth }
     }
 
     /// What was measured so far.
@@ -147,7 +149,7 @@ impl Speculation {
 
     /// What the sources' words have been worth.
     pub fn calibration(&self) -> &Calibration {
-        &self.calibration
+        self.kinds.current()
     }
 
     /// Bytes that drafting without a model uses.
@@ -168,7 +170,7 @@ impl Speculation {
                 (Source::Reuse, &mut self.reuse),
             ],
             model,
-            calibration: &self.calibration,
+            calibration: self.kinds.current(),
             cost: &mut self.cost,
             ends: &self.ends,
             cancel: None,

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::growth;
 use crate::tree::{DraftTree, ROOT};
 
-use super::learning::{Company, label};
+use super::learning::Company;
 use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_of_priced};
 use super::{Drafting, LOOK_BACK, Speculation};
 
@@ -22,7 +22,7 @@ impl Speculation {
         let table = draft_table(&self.cost, plain_ms);
         let is_due = self.governor.should_look_at_model(batch_ms(&table, n_unread), plain_ms);
         if n_unread > 0 && is_due && self.let_model_read(now, cancel)? {
-            let rate = self.calibration.mean_rate_in_company();
+            let rate = self.kinds.current().mean_rate_in_company();
             self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }
         Ok(())
@@ -66,7 +66,7 @@ impl Speculation {
             let mut tree = DraftTree::new(0);
             add_candidates(&mut tree, ROOT, &hindsight.candidates);
             let company = Company::ModelAlone { foreseen: wanted.foreseen };
-            label(&mut self.calibration, &tree, ROOT, wanted.token, company);
+            self.kinds.label(&tree, ROOT, wanted.token, company);
         }
     }
 }

@@ -102,7 +102,7 @@ impl Speculation {
         if growth.model_rounds > 0 {
             self.governor.model_was_used();
         } else {
-            self.calibration.age(Source::Model);
+            self.kinds.learn(|calibration| calibration.age(Source::Model));
         }
         Ok(growth)
     }

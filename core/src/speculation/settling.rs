@@ -7,7 +7,7 @@ use crate::governor::Step;
 use crate::token::Token;
 use crate::tree::{DraftTree, NodeId, Source};
 
-use super::learning::{Company, label, verified_path};
+use super::learning::{Company, verified_path};
 use super::{Drafting, Plan, Speculation};
 
 /// What became of a plan.
@@ -51,7 +51,7 @@ impl Speculation {
     pub fn settle(&mut self, plan: &Plan, accepted: &Accepted, said: &[(u32, TopK)], pass: &PassCost) -> Settled {
         let emitted: Vec<Token> = accepted.emitted(&plan.flat).collect();
         for (&row, &token) in accepted.path.iter().zip(&emitted) {
-            label(&mut self.calibration, &plan.tree, plan.flat.nodes[row as usize], token, Company::All);
+            self.kinds.label(&plan.tree, plan.flat.nodes[row as usize], token, Company::All);
         }
         let settled = self.book(plan, accepted, pass);
         log::trace!(
@@ -129,7 +129,7 @@ impl Speculation {
     /// Moves the shadow on with an emitted token; where the text leaves it, its gain is booked.
     fn follow_shadow(&mut self, token: Token) {
         let Some(shadow) = &mut self.shadow else { return };
-        label(&mut self.calibration, &shadow.tree, shadow.at, token, Company::All);
+        self.kinds.label(&shadow.tree, shadow.at, token, Company::All);
         shadow.emitted += 1;
         match shadow.tree.child(shadow.at, token).filter(|child| shadow.selected.contains(child)) {
             Some(child) => shadow.at = child,

@@ -1,0 +1,133 @@
+//! Which calibration a text is drafted by: what one kind of text has taught is wrong of another.
+//!
+//! An app asks for summaries all morning and for one action on a screen at noon. A calibration that has learnt from hundreds of one
+//! kind takes dozens of the other to come round, longer than one that has learnt nothing. So each text has a challenger that
+//! began lately with what claims are worth elsewhere; both learn, both are judged by how well they foresee what comes (log
+//! loss of every labelled node, prompts included), and the challenger takes over where it is clearly ahead.
+//!
+//! Deliberately not here: how a calibration learns (`draft::calibration`), and what kind a text is. Nobody has to say.
+
+use crate::draft::Calibration;
+use crate::token::Token;
+use crate::tree::{Claims, DraftTree, NodeId};
+
+use super::learning::{Company, label};
+
+/// Nats by which the challenger must be ahead to take over: the luck of a few words does not suffice.
+const AHEAD: f64 = 12.0;
+
+/// Nats by which it must be ahead at the end of a text to go on in the next one, instead of beginning anew.
+const PROMISING: f64 = 2.0;
+
+/// A choice that was all but ruled out says no more than this against a calibration.
+const FLOOR: f64 = 0.01;
+
+/// The calibration in use and its challenger.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kinds {
+    current: Calibration,
+    challenger: Calibration,
+    /// Nats by which the challenger has foreseen better what came since it began.
+    lead: f64,
+}
+
+impl Kinds {
+    /// At the beginning of another text, which may be of another kind.
+    #[must_use]
+    pub fn for_another_text(self) -> Self {
+        if self.lead > PROMISING { self } else { Self { challenger: Calibration::new(), lead: 0.0, ..self } }
+    }
+
+    /// The calibration to draft by.
+    pub fn current(&self) -> &Calibration {
+        &self.current
+    }
+
+    /// Lets both learn what is no choice between candidates.
+    pub(super) fn learn(&mut self, lesson: impl Fn(&mut Calibration)) {
+        lesson(&mut self.current);
+        lesson(&mut self.challenger);
+    }
+
+    /// Learns from one reached node: every candidate under it was the target's choice or was not.
+    pub(super) fn label(&mut self, tree: &DraftTree, node: NodeId, chosen: Token, company: Company) {
+        self.lead += loss(&self.current, tree, node, chosen) - loss(&self.challenger, tree, node, chosen);
+        self.learn(|calibration| label(calibration, tree, node, chosen, company));
+        if self.lead > AHEAD {
+            std::mem::swap(&mut self.current, &mut self.challenger);
+            self.lead = -self.lead;
+        }
+    }
+}
+
+/// Nats of surprise at the choice among the candidates under `node`, or of none of them.
+fn loss(calibration: &Calibration, tree: &DraftTree, node: NodeId, chosen: Token) -> f64 {
+    let claims: Vec<Claims> = tree.children(node).map(|child| tree.nodes()[child].claims).collect();
+    let probabilities = calibration.probabilities(&claims);
+    let right = tree.children(node).position(|child| tree.nodes()[child].token == chosen);
+    let p = right.map_or_else(|| 1.0 - probabilities.iter().sum::<f64>(), |i| probabilities[i]);
+    -p.max(FLOOR).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Claim, ROOT, Source};
+
+    const CLAIM: Claim = Claim { source: Source::Recycle, major: 9, minor: 0 };
+
+    /// Nodes of a text in which such a claim is right as often as `rate` says.
+    fn read(kinds: &mut Kinds, rate: f64, n: usize) {
+        let mut due = 0.0;
+        for _ in 0..n {
+            due += rate;
+            let mut tree = DraftTree::new(0);
+            tree.propose(ROOT, 1, CLAIM);
+            kinds.label(&tree, ROOT, if due >= 1.0 { 1 } else { 2 }, Company::All);
+            due -= f64::from(u8::from(due >= 1.0));
+        }
+    }
+
+    fn worth(kinds: &Kinds) -> f64 {
+        kinds.current().probability(&Claims::of(CLAIM))
+    }
+
+    #[test]
+    fn texts_of_one_kind_keep_what_they_have_taught() {
+        let mut kinds = Kinds::default();
+        for _ in 0..20 {
+            kinds = kinds.for_another_text();
+            read(&mut kinds, 0.9, 20);
+        }
+        let learnt = worth(&kinds);
+        assert!(learnt > 0.8, "{learnt}");
+        kinds = kinds.for_another_text();
+        assert!((worth(&kinds) - learnt).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_challenger_that_is_clearly_ahead_takes_over() {
+        let mut kinds = Kinds { lead: AHEAD, ..Kinds::default() };
+        read(&mut kinds, 0.0, 400);
+        assert!(worth(&kinds) < 0.1, "it has learnt too");
+        kinds.challenger = Calibration::new();
+        let surprised = |kinds: &Kinds| kinds.lead > 0.0;
+        let fresh = kinds.challenger.probability(&Claims::of(CLAIM));
+        kinds.lead = 0.0;
+        read(&mut kinds, 1.0, 1);
+        assert!(surprised(&kinds), "one that has learnt nothing expected it rather");
+        kinds.lead = AHEAD;
+        read(&mut kinds, 1.0, 1);
+        assert!(worth(&kinds) > fresh && kinds.lead < -AHEAD);
+    }
+
+    #[test]
+    fn one_that_is_ahead_goes_on_and_one_that_is_not_begins_anew() {
+        let mut kinds = Kinds::default();
+        read(&mut kinds, 1.0, 30);
+        let ahead = Kinds { lead: PROMISING + 1.0, ..kinds.clone() }.for_another_text();
+        assert_eq!(ahead.challenger, kinds.challenger);
+        let behind = kinds.for_another_text();
+        assert_eq!((behind.challenger, behind.lead), (Calibration::new(), 0.0));
+    }
+}
