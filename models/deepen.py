@@ -1,7 +1,7 @@
 """Workload prompts brought to a length, to measure behind more or less that is cached.
 
 Data of other prompts is added, or items that share no word with the question are left out. The pocket tokenizer makes a token of
-about 3 characters here. One JSON object per line, as in the workload.
+about 3 characters here. They are for measuring speed: what is added may answer the question too. One JSON object per line, as in the workload.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ pub trait BatchDrafter: Send {
     /// `token` is now the last of the history.
     fn commit(&mut self, token: Token);
 
-    /// Tokens of the history that it has not read, the last one (the root of the next tree) not counted.
+    /// Tokens of the history that it would read if it were asked now, the last one (the root of the next tree) not counted. It may
+    /// leave out the beginning of what it has not read.
     fn n_unread(&self) -> usize;
 
     /// Candidates under each of `nodes`. Reads what of the history is unread, and says what it would have proposed there.

@@ -5,7 +5,7 @@
 //! cache is kept in step by comparing tokens: what it has read and the path wanted agree up to some point, it is truncated there and
 //! reads on. After a rejection nothing is read again but the correction.
 //!
-//! Between batches the cache holds the history and the path to the best node of the last batch; a batch elsewhere reads the few
+//! Between batches the cache holds the history, or its end, and the path to the best node of the last batch; a batch elsewhere reads the few
 //! tokens from the branching point again.
 //!
 //! Of a long prompt it reads the end alone (a window, as MagicDec's and TriForce's drafts have one: arXiv 2408.11049, 2404.11912). What
@@ -34,8 +34,9 @@ const WEIGHTS: [f64; 13] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0
 /// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
 const MAX_UNREAD: usize = 24;
 
-/// Tokens that are read at once at most: where more are unread, the cache begins anew at the latest of them. Reading twice as many makes
-/// decoding behind them 4 % faster, and is worth it for answers of more than about 170 tokens.
+/// Unread tokens that are read at most. Where there are more, the cache is emptied and begins anew with so many of the latest; it grows
+/// beyond that as the text goes on. Reading whole prompts makes decoding behind them 4 % faster, and is worth it for answers of more than
+/// about 170 tokens.
 const WINDOW: usize = 512;
 
 /// Fails with `InvalidOption` unless every token of the draft model's vocabulary is the same bytes in the target's.

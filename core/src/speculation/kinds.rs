@@ -1,9 +1,9 @@
 //! Which calibration a text is drafted by: what one kind of text has taught is wrong of another.
 //!
-//! An app asks for summaries all morning and for one action on a screen at noon. A calibration that has learnt from hundreds of one
-//! kind takes dozens of the other to come round, longer than one that has learnt nothing. So each text has a challenger that
-//! began lately with what claims are worth elsewhere; both learn, both are judged by how well they foresee what comes (log
-//! loss of every labelled node, prompts included), and the challenger takes over where it is clearly ahead.
+//! A calibration that has learnt from hundreds of summaries takes dozens of answers to come round to another task, longer than one
+//! that has learnt nothing. So there is a challenger, which begins anew with a turn, with what claims are worth elsewhere. Both
+//! learn from the same labels, both are judged by how well they foresee them (a log loss), and the challenger takes over
+//! where it is clearly ahead. What the other had learnt is then forgotten with the next turn: kinds are told apart, not kept.
 //!
 //! Deliberately not here: how a calibration learns (`draft::calibration`), and what kind a text is. Nobody has to say.
 
@@ -16,7 +16,7 @@ use super::learning::{Company, label};
 /// Nats by which the challenger must be ahead to take over: the luck of a few words does not suffice.
 const AHEAD: f64 = 12.0;
 
-/// Nats by which it must be ahead at the end of a text to go on in the next one, instead of beginning anew.
+/// Nats by which it must be ahead at the end of a turn to go on in the next one, instead of beginning anew.
 const PROMISING: f64 = 2.0;
 
 /// A choice that was all but ruled out says no more than this against a calibration.
@@ -27,15 +27,16 @@ const FLOOR: f64 = 0.01;
 pub struct Kinds {
     current: Calibration,
     challenger: Calibration,
-    /// Nats by which the challenger has foreseen better what came since it began.
+    /// Nats by which the challenger has foreseen better what came since it began, or since it was the one in use.
     lead: f64,
 }
 
 impl Kinds {
-    /// At the beginning of another text, which may be of another kind.
-    #[must_use]
-    pub fn for_another_text(self) -> Self {
-        if self.lead > PROMISING { self } else { Self { challenger: Calibration::new(), lead: 0.0, ..self } }
+    /// A turn begins, which may be of another kind.
+    pub(super) fn begin_turn(&mut self) {
+        if self.lead <= PROMISING {
+            (self.challenger, self.lead) = (Calibration::new(), 0.0);
+        }
     }
 
     /// The calibration to draft by.
@@ -96,12 +97,12 @@ mod tests {
     fn texts_of_one_kind_keep_what_they_have_taught() {
         let mut kinds = Kinds::default();
         for _ in 0..20 {
-            kinds = kinds.for_another_text();
+            kinds.begin_turn();
             read(&mut kinds, 0.9, 20);
         }
         let learnt = worth(&kinds);
         assert!(learnt > 0.8, "{learnt}");
-        kinds = kinds.for_another_text();
+        kinds.begin_turn();
         assert!((worth(&kinds) - learnt).abs() < 1e-9);
     }
 
@@ -125,9 +126,12 @@ mod tests {
     fn one_that_is_ahead_goes_on_and_one_that_is_not_begins_anew() {
         let mut kinds = Kinds::default();
         read(&mut kinds, 1.0, 30);
-        let ahead = Kinds { lead: PROMISING + 1.0, ..kinds.clone() }.for_another_text();
-        assert_eq!(ahead.challenger, kinds.challenger);
-        let behind = kinds.for_another_text();
-        assert_eq!((behind.challenger, behind.lead), (Calibration::new(), 0.0));
+        let learnt = kinds.challenger.clone();
+        kinds.lead = PROMISING + 1.0;
+        kinds.begin_turn();
+        assert_eq!(kinds.challenger, learnt);
+        kinds.lead = PROMISING - 1.0;
+        kinds.begin_turn();
+        assert_eq!((kinds.challenger, kinds.lead), (Calibration::new(), 0.0));
     }
 }

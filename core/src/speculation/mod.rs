@@ -81,7 +81,8 @@ pub struct Speculation {
 impl Speculation {
     /// For a vocabulary of `n_vocab` tokens, with what is known already (possibly nothing: the first pass is then plain).
     pub fn new(drafting: Drafting, limits: Limits, n_vocab: usize, experience: Experience) -> Self {
-        let Experience { cost, kinds, worth } = experience;
+        let Experience { cost, mut kinds, worth } = experience;
+        kinds.begin_turn();
         Self {
             drafting,
             limits,
@@ -90,7 +91,7 @@ impl Speculation {
             recycle: RecycleDrafter::new(n_vocab),
             reuse: ReuseDrafter::new(),
             model: None,
-            kinds: kinds.for_another_text(),
+            kinds,
             cost,
             governor: Governor::new(),
             shadow: None,
