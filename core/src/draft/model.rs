@@ -5,12 +5,12 @@
 //! cache is kept in step by comparing tokens: what it has read and the path wanted agree up to some point, it is truncated there and
 //! reads on. After a rejection nothing is read again but the correction.
 //!
-//! Between batches the cache holds the history, or its end, and the path to the best node of the last batch; a batch elsewhere reads the few
-//! tokens from the branching point again.
+//! Between batches the cache holds the history, or its end, and the path to the best node of the last batch; a batch elsewhere
+//! reads the few tokens from the branching point again.
 //!
 //! Of a long prompt it reads the end alone (a window, as MagicDec's and TriForce's drafts have one: arXiv 2408.11049, 2404.11912). What
-//! was said further back the free sources quote for nothing, and reading it all delays the second token: at a sixteenth of the
-//! target's size by a twelfth of prefill, which short answers do not bring in again.
+//! was said further back the free sources quote for nothing. A draft model of a sixteenth of the target's size takes a twelfth of
+//! prefill to read all of it, and the second token waits for that; a short answer does not make up for it.
 //!
 //! Vocabularies must be the same token for token: [`check_vocabulary`]. Bridging others by re-tokenising is not built: a draft
 //! of other pieces rarely pays on the texts this is for.
@@ -133,17 +133,6 @@ impl ModelDrafter {
         Ok(keep)
     }
 
-    /// Reads the window up to but without its last token, in passes of as many rows as the executor takes.
-    fn read_window(&mut self, cancel: &Cancel) -> Result<()> {
-        let end = self.window().len().saturating_sub(1);
-        let max_rows = self.executor.shape().max_rows.max(1);
-        while self.cached.len() < end {
-            let next = self.window()[self.cached.len()..end].iter().take(max_rows).copied().collect::<Vec<_>>();
-            self.run_chain(&next, 0, cancel)?;
-        }
-        Ok(())
-    }
-
     /// Reads `tokens` behind the cache and returns the best tokens behind the last `n` of them.
     fn run_chain(&mut self, tokens: &[Token], n: usize, cancel: &Cancel) -> Result<Vec<TopK>> {
         let first_wanted = tokens.len() - n.min(tokens.len());
@@ -225,7 +214,7 @@ fn hindsight(tops: &[TopK], next: &[Token]) -> Vec<Hindsight> {
 #[derive(Default)]
 struct Batch {
     rows: Vec<Row>,
-    /// Rows of the history but its last token.
+    /// Rows of the window but its last token.
     unread: Vec<u32>,
     /// Which of the nodes fitted, by their index, with their rows.
     asked: Vec<(usize, u32)>,
@@ -285,7 +274,7 @@ impl BatchDrafter for ModelDrafter {
             return Ok(answer);
         }
         if self.n_unread_here() > MAX_UNREAD {
-            self.read_window(cancel)?;
+            self.look(0, cancel)?;
         }
         // Best first, so that what does not fit into one pass is what is least likely to be reached.
         let mut order: Vec<usize> = (0..nodes.len()).collect();
