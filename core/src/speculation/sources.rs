@@ -10,9 +10,6 @@ use crate::growth::{Expand, Quote};
 use crate::token::Token;
 use crate::tree::{Claims, DraftTree, NodeId, Source};
 
-/// The children of one node never share more than this: they exclude each other, and something else is always possible.
-pub(super) const SIBLINGS: f64 = 0.99;
-
 /// Draft model batches are priced up to this many rows; catching up with more is priced in proportion.
 pub(super) const PRICED_ROWS: usize = 64;
 
@@ -111,18 +108,12 @@ pub(super) fn add_candidates(tree: &mut DraftTree, node: NodeId, candidates: &[C
     }
 }
 
-/// Gives the children of `node` their calibrated probabilities, together at most [`SIBLINGS`]: the likeliest keeps its own, the
-/// others share what it leaves.
+/// Gives the children of `node` their calibrated probabilities.
 pub(super) fn score_children(tree: &mut DraftTree, node: NodeId, calibration: &Calibration) {
     let children: Vec<NodeId> = tree.children(node).collect();
     let claims: Vec<Claims> = children.iter().map(|&c| tree.nodes()[c].claims).collect();
-    let scores = calibration.probabilities(&claims);
-    let Some(best) = (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])) else { return };
-    let left = (SIBLINGS - scores[best]).max(0.0);
-    let others = scores.iter().sum::<f64>() - scores[best];
-    let scale = if others > left { left / others } else { 1.0 };
-    for (i, child) in children.into_iter().enumerate() {
-        tree.set_probability(child, if i == best { scores[i].min(SIBLINGS) } else { scores[i] * scale });
+    for (child, p) in children.into_iter().zip(calibration.probabilities(&claims)) {
+        tree.set_probability(child, p);
     }
 }
 

@@ -125,21 +125,6 @@ fn saved_drafts_work_in_another_session() {
     assert!(plan.tree.child(ROOT, 107).is_some());
 }
 
-#[test]
-fn candidates_under_one_node_share_what_there_is() {
-    let mut tree = DraftTree::new(0);
-    let mut calibration = Calibration::new();
-    for token in 0..6 {
-        let claim = Claim { source: Source::Recycle, major: 0, minor: 0 };
-        tree.propose(ROOT, token, claim);
-        (0..100).for_each(|_| calibration.observe_siblings(&[Claims::of(claim)], Some(0)));
-    }
-    sources::score_children(&mut tree, ROOT, &calibration);
-    let sum: f64 = tree.children(ROOT).map(|child| tree.nodes()[child].probability).sum();
-    assert!(sum <= sources::SIBLINGS + 1e-9, "{sum}");
-    assert!(tree.nodes()[1].probability > 0.9);
-}
-
 /// A draft model that always says one token and fails when it is cancelled.
 struct Parrot(usize);
 

@@ -52,6 +52,9 @@ const FIRST_PRIOR: f64 = 0.3;
 /// Estimates stay this far from 0 and 1, so that log-odds exist and no candidate is ever beyond doubt or beyond hope.
 const FLOOR: f64 = 0.002;
 
+/// The candidates under one node never share more than this: they exclude each other, and something else is always possible.
+pub(crate) const SIBLINGS: f64 = 0.99;
+
 /// Lower edges of the classes of how surely a token was foreseen. Where one was, the draft model mostly knows the next one too: texts
 /// are foreseeable in stretches.
 const FORESEEN: [f64; 3] = [0.6, 0.85, 0.96];
@@ -161,13 +164,15 @@ impl Calibration {
         }
     }
 
-    /// Probability of each of the candidates under one node, with what they say about each other.
+    /// Probability of each of the candidates under one node, with what they say about each other; together at most [`SIBLINGS`].
     pub fn probabilities(&self, siblings: &[Claims]) -> Vec<f64> {
         let contested = self.contested(siblings).into_iter().map(|(own, best)| self.contest.probability(own, best));
-        contested
+        let mut each: Vec<f64> = contested
             .zip(siblings)
             .map(|(p, claims)| p.map_or_else(|| self.probability(claims), |p| p.clamp(FLOOR, 1.0 - FLOOR)))
-            .collect()
+            .collect();
+        exclude(&mut each);
+        each
     }
 
     /// Of each candidate under one node, what the draft model's and the others' words are worth by themselves; and the most that
@@ -275,6 +280,20 @@ impl Calibration {
     /// Reached rows at which `source` was checked, exponentially forgotten.
     pub fn n_checked(&self, source: Source) -> f64 {
         self.sources[source.index()].any.offers
+    }
+}
+
+/// Lets candidates exclude each other, so that together they have at most [`SIBLINGS`]: the likeliest, the first of equals, keeps its
+/// own, the others share what it leaves.
+fn exclude(each: &mut [f64]) {
+    let Some(best) = (0..each.len()).rev().max_by(|&a, &b| each[a].total_cmp(&each[b])) else { return };
+    each[best] = each[best].min(SIBLINGS);
+    let left = SIBLINGS - each[best];
+    let others = each.iter().sum::<f64>() - each[best];
+    if others > left {
+        let own = std::mem::take(&mut each[best]);
+        each.iter_mut().for_each(|p| *p *= left / others);
+        each[best] = own;
     }
 }
 

@@ -174,3 +174,13 @@ proptest! {
         prop_assert!((hit && rose >= -1e-12) || (!hit && rose <= 1e-12));
     }
 }
+
+#[test]
+fn candidates_under_one_node_share_what_there_is() {
+    let mut calibration = Calibration::new();
+    let siblings = [Claims::of(claim(Source::Recycle, 0)); 6];
+    (0..100).for_each(|_| calibration.observe_siblings(&siblings[..1], Some(0)));
+    let each = calibration.probabilities(&siblings);
+    assert!(each[0] > 0.9 && each.iter().sum::<f64>() <= SIBLINGS + 1e-9, "{each:?}");
+    assert!(each[1..].iter().all(|&p| (p - each[1]).abs() < 1e-12), "the others share alike: {each:?}");
+}
