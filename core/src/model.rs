@@ -11,6 +11,8 @@ mod load;
 #[cfg(feature = "ggml")]
 mod machine;
 mod options;
+#[cfg(feature = "ggml")]
+mod part;
 #[cfg(all(test, feature = "ggml"))]
 mod tests;
 

@@ -312,7 +312,7 @@ fn speculation_for(shape: &ExecutorShape, parts: &ModelParts) -> Result<Speculat
     Ok(match &parts.draft {
         None => speculation,
         Some(draft) => {
-            let executor = draft.executor(parts.context_length)?;
+            let executor = draft.executor(parts.context_length.min(ModelDrafter::CELLS))?;
             speculation.with_model(Box::new(ModelDrafter::new(executor, shape.n_vocab)))
         }
     })

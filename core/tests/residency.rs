@@ -175,3 +175,20 @@ fn a_forecast_is_what_loading_comes_to() {
     assert!(file.forecast(&options(&folder.0, budget)).unwrap().prepared_ready);
     assert!(file.forecast(&options(&folder.0, MemoryBudget::Unlimited)).is_err());
 }
+
+#[test]
+fn a_draft_model_takes_no_more_memory_in_a_longer_context() {
+    let test = "a_draft_model_takes_no_more_memory_in_a_longer_context";
+    let (Some(path), Some(draft)) = (common::model(test), common::draft_model(test)) else { return };
+    let folder = Folder::new("draft-context");
+    let file = ModelFile::open(&path).unwrap();
+    let memory = |context_length, draft_model| {
+        let options = options(&folder.0, MemoryBudget::Bytes(1 << 30));
+        let options = ModelOptions { context_length: Some(context_length), draft_model, ..options };
+        file.forecast(&options).unwrap().info.memory
+    };
+    let taken = |context_length| memory(context_length, Some(draft.clone())) - memory(context_length, None);
+    assert!(taken(512) < taken(2048), "what fits is kept as a whole");
+    assert_eq!(taken(2048), taken(16_384));
+    assert!(memory(2048, None) < memory(16_384, None));
+}

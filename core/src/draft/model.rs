@@ -82,6 +82,10 @@ pub struct ModelDrafter {
 }
 
 impl ModelDrafter {
+    /// Positions that a cache has at most, however long the target's context is. A full one begins anew with the end of the text, once
+    /// in some thousand tokens, and the memory that drafting takes does not grow with the context.
+    pub const CELLS: usize = 2048;
+
     /// A drafter that has read nothing. `executor` is empty; `target_vocab` is the length of the target's rows of logits.
     pub fn new(executor: Box<dyn Executor>, target_vocab: usize) -> Self {
         let n_vocab = executor.shape().n_vocab.min(target_vocab);
@@ -93,12 +97,14 @@ impl ModelDrafter {
         &self.history[self.skipped.min(self.history.len())..]
     }
 
-    /// Tokens of the history that the cache should leave out: those it does, unless too many behind them are unread, or too few are
-    /// left after a rollback.
+    /// Tokens of the history that the cache should leave out: those it does, unless too many behind them are unread, too few are
+    /// left after a rollback, or there is no room for another tree.
     fn to_skip(&self) -> usize {
-        let window = WINDOW.min(self.executor.shape().n_cells / 2);
+        let n_cells = self.executor.shape().n_cells;
+        let window = WINDOW.min(n_cells / 2);
         let is_short = self.skipped > 0 && self.window().len() <= window / 2;
-        if is_short || self.n_unread_here() > window {
+        let is_full = self.window().len() + n_cells / 8 > n_cells;
+        if is_short || is_full || self.n_unread_here() > window {
             self.history.len().saturating_sub(window + 1)
         } else {
             self.skipped
@@ -270,9 +276,6 @@ impl BatchDrafter for ModelDrafter {
         let paths: Vec<Vec<Token>> = nodes.iter().map(|&n| [self.window(), &tree.path(n)].concat()).collect();
         let Some(shortest) = paths.iter().map(Vec::len).min().filter(|&len| len > 0) else { return Ok(answer) };
         self.truncate_to_common(paths.iter().map(Vec::as_slice), shortest - 1)?;
-        if self.window().len() + tree.len() > self.executor.shape().n_cells {
-            return Ok(answer);
-        }
         if self.n_unread_here() > MAX_UNREAD {
             self.look(0, cancel)?;
         }
@@ -307,9 +310,6 @@ impl BatchDrafter for ModelDrafter {
         let window = self.window().to_vec();
         let end = window.len().saturating_sub(1);
         self.truncate_to_common(std::iter::once(window.as_slice()), end)?;
-        if window.len() > self.executor.shape().n_cells {
-            return Ok(Vec::new());
-        }
         let mut seen = Vec::new();
         let max_rows = self.executor.shape().max_rows.max(1);
         while self.cached.len() < end {

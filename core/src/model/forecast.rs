@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::file::Route;
 use super::load::{describe, staged_options, thread_options};
+use super::part::Part;
 use super::{ModelFile, ModelOptions};
 use crate::error::{ErrorKind, Result};
 use crate::executor::memory::available_memory;
 use crate::executor::options::check_sizes;
-use crate::executor::staged::{ALLOWANCE, Forecast, Setup};
+use crate::executor::staged::{Forecast, Setup};
 use crate::gguf::validate::validate;
 use crate::kernels::threads::ThreadPool;
 use crate::residency::ResidencyInfo;
@@ -54,10 +55,10 @@ impl ModelFile {
         let budget = options.memory_budget.bytes(available_memory())?.ok_or(missing)?;
         let threads = Arc::new(ThreadPool::new(&thread_options(options))?);
         let draft = options.draft_model.as_deref().map(Self::open).transpose()?;
-        let draft = draft.map(|draft| draft.within(options, &threads, budget, 0)).transpose()?;
+        let draft = draft.map(|draft| draft.within(options, &threads, budget, Part::Draft)).transpose()?;
         // The draft model is in memory as a whole.
         let taken = draft.map_or(0, |draft| draft.info.memory + draft.info.streamed_bytes);
-        let forecast = self.within(options, &threads, budget.saturating_sub(taken), ALLOWANCE)?;
+        let forecast = self.within(options, &threads, budget.saturating_sub(taken), Part::Target)?;
         let first = &self.direct()?[0];
         let flash = flash_bandwidth(&**first, self.parts()[0].len(), IN_FLIGHT)?;
         let memory = memory_bandwidth(threads.n_threads())?;
@@ -76,24 +77,24 @@ impl ModelFile {
         })
     }
 
-    /// What loading this file alone within `budget` bytes would come to, of which `beside` are for the process.
-    fn within(&self, options: &ModelOptions, threads: &Arc<ThreadPool>, budget: u64, beside: u64) -> Result<Forecast> {
+    /// What loading this file alone within `budget` bytes would come to.
+    fn within(&self, options: &ModelOptions, threads: &Arc<ThreadPool>, budget: u64, part: Part) -> Result<Forecast> {
         let gguf = self.gguf()?;
         validate(&gguf).map_err(|unusable| unusable.in_file(self.path()))?;
         let (Route::Staged(arch), _) = self.route(&gguf, options)? else {
             let reason = "llama.cpp's context cannot keep one".to_owned();
             return Err(ErrorKind::InvalidOption { option: "memory_budget", reason }.into());
         };
-        let n_cells = describe(&gguf, options).context_length;
-        check_sizes(n_cells, options.batch_size)?;
+        let context_length = describe(&gguf, options).context_length;
+        check_sizes(context_length, options.batch_size)?;
         let setup = Setup { arch: *arch, options: staged_options(options, threads) };
         Forecast::new(
             &setup,
             &gguf,
             self.first(),
             self.direct()?,
-            [budget, beside],
-            n_cells,
+            [budget, part.beside()],
+            part.n_cells(context_length),
             options.cache_dir.as_deref(),
         )
     }

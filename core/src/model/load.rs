@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::file::Route;
+use super::part::Part;
 use super::{Model, ModelFile, ModelInfo, ModelOptions};
 use crate::chat::ChatTemplate;
 use crate::error::{ErrorKind, Result};
@@ -13,7 +14,7 @@ use crate::executor::Weights;
 use crate::executor::llama::{LlamaOptions, LlamaWeights};
 use crate::executor::memory::{available_memory, check_available};
 use crate::executor::options::{Kernels, ThreadOptions, check_sizes};
-use crate::executor::staged::{ALLOWANCE, StagedModel, StagedOptions, StagedWeights, Within};
+use crate::executor::staged::{StagedModel, StagedOptions, StagedWeights, Within};
 use crate::gguf::Gguf;
 use crate::gguf::validate::validate;
 use crate::kernels::LlamaVocabulary;
@@ -42,7 +43,7 @@ impl Model {
         let threads = Arc::new(ThreadPool::new(&thread_options(options))?);
         let budget = options.memory_budget.bytes(available_memory())?;
         let own = ModelOptions { progress: None, chat_template: None, tokenizer: None, ..options.clone() };
-        let draft = Loading { options: &own, threads: &threads, budget, beside: 0, open: &ModelFile::direct };
+        let draft = Loading { options: &own, threads: &threads, budget, part: Part::Draft, open: &ModelFile::direct };
         let draft = options.draft_model.as_ref().map(|path| draft.load(path)).transpose()?;
         // The draft is in memory as a whole, and what it takes is taken first.
         let taken = draft.as_ref().and_then(|draft| draft.info().residency.as_ref());
@@ -52,7 +53,7 @@ impl Model {
             return Err(ErrorKind::OutOfMemory { what, needed, available }.into());
         }
         let budget = budget.map(|budget| budget - taken.map_or(0, |residency| residency.memory));
-        let model = Loading { options, threads: &threads, budget, beside: ALLOWANCE, open }.load(path)?;
+        let model = Loading { options, threads: &threads, budget, part: Part::Target, open }.load(path)?;
         match draft {
             Some(draft) => model.with_draft(&draft),
             None => Ok(model),
@@ -66,8 +67,7 @@ struct Loading<'a> {
     threads: &'a Arc<ThreadPool>,
     /// Bytes it may take, if there is a limit.
     budget: Option<u64>,
-    /// Bytes of it that are for the process beside the model.
-    beside: u64,
+    part: Part,
     open: &'a OpenFiles<'a>,
 }
 
@@ -80,6 +80,7 @@ impl Loading<'_> {
         let (route, reason) = file.route(&gguf, options)?;
         let mut info = describe(&gguf, options);
         check_sizes(info.context_length, options.batch_size)?;
+        info.context_length = self.part.n_cells(info.context_length);
         warn_beyond_training(path, &info);
         if budget.is_none() {
             check_available("the model's weights", info.weight_bytes)?;
@@ -97,7 +98,7 @@ impl Loading<'_> {
                     Some(budget) => {
                         let within = Within {
                             budget,
-                            beside: self.beside,
+                            beside: self.part.beside(),
                             n_cells: info.context_length,
                             model: file.first(),
                             files: (self.open)(&file)?,

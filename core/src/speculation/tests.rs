@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::cost::PassCost;
 use crate::draft::{Answer, Candidate, Hindsight};
 use crate::error::Result;
-use crate::tree::{Claim, Claims, DraftTree, NodeId, ROOT};
+use crate::tree::{Claim, DraftTree, NodeId, ROOT};
 
 /// Rows cost next to nothing beside the pass.
 fn cheap_rows() -> CostModel {

@@ -53,7 +53,7 @@ const FIRST_PRIOR: f64 = 0.3;
 const FLOOR: f64 = 0.002;
 
 /// The candidates under one node never share more than this: they exclude each other, and something else is always possible.
-pub(crate) const SIBLINGS: f64 = 0.99;
+const SIBLINGS: f64 = 0.99;
 
 /// Lower edges of the classes of how surely a token was foreseen. Where one was, the draft model mostly knows the next one too: texts
 /// are foreseeable in stretches.
@@ -164,7 +164,7 @@ impl Calibration {
         }
     }
 
-    /// Probability of each of the candidates under one node, with what they say about each other; together at most [`SIBLINGS`].
+    /// Probability of each of the candidates under one node, with what they say about each other; together at most 0.99.
     pub fn probabilities(&self, siblings: &[Claims]) -> Vec<f64> {
         let contested = self.contested(siblings).into_iter().map(|(own, best)| self.contest.probability(own, best));
         let mut each: Vec<f64> = contested

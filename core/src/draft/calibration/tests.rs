@@ -178,7 +178,7 @@ proptest! {
 #[test]
 fn candidates_under_one_node_share_what_there_is() {
     let mut calibration = Calibration::new();
-    let siblings = [Claims::of(claim(Source::Recycle, 0)); 6];
+    let siblings = [Claims::of(claim(Source::Recycle, 0, 0)); 6];
     (0..100).for_each(|_| calibration.observe_siblings(&siblings[..1], Some(0)));
     let each = calibration.probabilities(&siblings);
     assert!(each[0] > 0.9 && each.iter().sum::<f64>() <= SIBLINGS + 1e-9, "{each:?}");

@@ -188,7 +188,7 @@ fn looks_back_on_what_it_missed() {
 }
 
 #[test]
-fn what_does_not_fit_is_left_out_and_a_full_cache_is_no_error() {
+fn what_does_not_fit_is_left_out() {
     let (mut drafter, _) = drafter(2);
     commit(&mut drafter, &[2]);
     let mut tree = DraftTree::new(2);
@@ -196,13 +196,6 @@ fn what_does_not_fit_is_left_out_and_a_full_cache_is_no_error() {
         [(3, 0.2), (4, 0.5), (5, 0.1)].iter().map(|&(t, p)| child(&mut tree, ROOT, t, p)).collect();
     let found = drafter.propose(&tree, &nodes, &Cancel::new()).unwrap();
     assert_eq!(found.candidates.iter().map(Vec::len).collect::<Vec<_>>(), [0, 4, 0]);
-    drafter.look(5, &Cancel::new()).unwrap();
-    (0..3).for_each(|_| {
-        commit(&mut drafter, &[7; 90]);
-        drafter.look(5, &Cancel::new()).unwrap();
-    });
-    assert_eq!(drafter.propose(&DraftTree::new(7), &[ROOT], &Cancel::new()).unwrap().candidates, [vec![]]);
-    assert!(drafter.look(5, &Cancel::new()).unwrap().is_empty());
 }
 
 #[test]
@@ -224,6 +217,26 @@ fn of_a_long_text_the_end_is_read() {
     assert_eq!(drafter.n_unread(), 100);
     assert_eq!(firsts(&drafter.propose(&DraftTree::new(39), &[ROOT], &cancel).unwrap().candidates), [27]);
     assert_eq!(rows_run.lock().unwrap().iter().sum::<usize>(), 3 + 101);
+}
+
+#[test]
+fn a_full_cache_begins_anew_with_the_end() {
+    let (mut drafter, rows_run) = drafter(40);
+    let cancel = Cancel::new();
+    let (mut text, mut sum) = (vec![1], 1);
+    commit(&mut drafter, &text);
+    for _ in 0..1_000 {
+        let said =
+            firsts(&drafter.propose(&DraftTree::new(text[text.len() - 1]), &[ROOT], &cancel).unwrap().candidates);
+        let begun = drafter.skipped;
+        assert_eq!(said, [says(&text[begun..])], "behind {} tokens, {begun} skipped", text.len());
+        assert!(drafter.window().len() <= 200 - 200 / 8 && (begun == 0 || drafter.window().len() > 100));
+        sum = (sum * 7 + 3) % 50;
+        text.push(sum);
+        commit(&mut drafter, &[sum]);
+    }
+    // Once in 75 tokens it reads 101 of them again.
+    assert!(rows_run.lock().unwrap().iter().sum::<usize>() < 1_000 * (75 + 101) / 75 + 200);
 }
 
 #[test]
