@@ -283,7 +283,7 @@ impl Replay {
         };
         clock.advance(pass.total_ms());
         text.extend(accepted.emitted(&plan.flat));
-        let settled = spec.settle(&plan, &accepted, &said, &pass);
+        let settled = spec.settle(&plan, &accepted, &said, &pass, &|| clock.look());
         outcome.tokens += settled.emitted;
         outcome.passes += 1;
         outcome.model_ms += settled.model_ms;

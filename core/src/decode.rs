@@ -114,7 +114,7 @@ impl Generation<'_> {
         self.ledger.commit(&accepted.path)?;
         let done = clock.ms();
         cost.overhead_ms = (done - planned - verified - cost.project_ms - cost.sample_ms).max(0.0);
-        let settled = self.speculation.settle(&plan, &accepted, projector.said(), &cost);
+        let settled = self.speculation.settle(&plan, &accepted, projector.said(), &cost, &|| clock.ms());
         self.metrics.add_step(&clock.step(&settled, &cost, planned + clock.ms() - done));
         Ok(())
     }

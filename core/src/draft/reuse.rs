@@ -176,6 +176,11 @@ impl Drafter for ReuseDrafter {
         self.drop_rest();
     }
 
+    /// What the last answer left behind is about that answer.
+    fn mark(&mut self) {
+        self.drop_rest();
+    }
+
     fn roll_back(&mut self) {
         self.drop_rest();
     }
@@ -250,13 +255,16 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_that_was_right_or_a_roll_back_leaves_nothing() {
+    fn a_draft_that_was_right_a_roll_back_or_a_new_turn_leaves_nothing() {
         let mut drafter = ReuseDrafter::new();
         verify(&mut drafter, &[1, 2, 3], &[9, 2, 3]);
         verify(&mut drafter, &[7], &[7, 8]);
         assert!(offers(&mut drafter).is_empty());
         verify(&mut drafter, &[1, 2, 3], &[9, 2, 3]);
         drafter.roll_back();
+        assert!(offers(&mut drafter).is_empty());
+        verify(&mut drafter, &[1, 2, 3], &[9, 2, 3]);
+        drafter.mark();
         assert!(offers(&mut drafter).is_empty());
     }
 }

@@ -18,7 +18,7 @@ pub enum Drafting {
     /// As `Auto`, without the draft model.
     Context,
     /// A chain of up to `n` tokens in every step, whether it pays or not, as in the textbook: the draft model's alone, or, without
-    /// one, what the context holds (prompt lookup). For measurements.
+    /// one, the best of the other sources'. For measurements: it drafts where rows are not invariant too, and may turn a near-tie there.
     Chain {
         /// Tokens drafted.
         n: usize,

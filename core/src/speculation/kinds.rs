@@ -5,6 +5,8 @@
 //! learn from the same labels, both are judged by how well they foresee them (a log loss), and the challenger takes over
 //! where it is clearly ahead. What the other had learnt is then forgotten with the next turn: kinds are told apart, not kept.
 //!
+//! An archive of kinds was tried and is not here: where kinds alternate, an answer is over before it has told which it is.
+//!
 //! Deliberately not here: how a calibration learns (`draft::calibration`), and what kind a text is. Nobody has to say.
 
 use crate::draft::Calibration;
@@ -22,7 +24,8 @@ const PROMISING: f64 = 2.0;
 /// A choice that was all but ruled out says no more than this against a calibration.
 const FLOOR: f64 = 0.01;
 
-/// The calibration in use and its challenger.
+/// The calibration in use and its challenger. What the tree's best was worth beside the draft model's the challenger learns of trees that
+/// it did not grow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kinds {
     current: Calibration,

@@ -65,6 +65,8 @@ pub struct Speculation {
     cost: CostModel,
     governor: Governor,
     shadow: Option<Shadow>,
+    /// Ms that settling the last step took.
+    settling_ms: f64,
     history: Vec<Token>,
     /// Its length when the turn began.
     mark: usize,
@@ -95,6 +97,7 @@ impl Speculation {
             cost,
             governor: Governor::new(),
             shadow: None,
+            settling_ms: 0.0,
             history: Vec::new(),
             mark: 0,
             wanted: VecDeque::new(),

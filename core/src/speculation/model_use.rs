@@ -12,11 +12,12 @@ use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_o
 use super::{Drafting, LOOK_BACK, Speculation};
 
 impl Speculation {
-    /// Shows a draft model that has not been used for a while what it has missed, when that is due.
-    pub(super) fn look_at_model(&mut self, prices: &Prices, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
+    /// Shows a draft model that has not been used for a while what it has missed, when that is due. Returns the ms it took.
+    pub(super) fn look_at_model(&mut self, prices: &Prices, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<f64> {
         if self.drafting != Drafting::Auto {
-            return Ok(());
+            return Ok(0.0);
         }
+        let start = now();
         let n_unread = self.model.as_ref().map_or(0, |model| model.n_unread());
         let plain_ms = prices.plain_ms();
         let table = draft_table(&self.cost, plain_ms);
@@ -25,7 +26,7 @@ impl Speculation {
             let rate = self.kinds.current().mean_rate_in_company();
             self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }
-        Ok(())
+        Ok(now() - start)
     }
 
     /// Lets the draft model read what it has not read, and judges it by what it would have said there. Says whether there was

@@ -43,17 +43,19 @@ impl Speculation {
         let mut growth = plain(&prices);
         if mode == Mode::Speculate {
             self.shadow = None;
-            self.look_at_model(&prices, now, cancel)?;
+            let looked = self.look_at_model(&prices, now, cancel)?;
             growth = self.grow(&mut tree, &prices, limits, now, cancel)?;
+            growth.model_ms += looked;
         } else if mode == Mode::Shadow {
-            self.look_at_model(&prices, now, cancel)?;
+            growth.model_ms = self.look_at_model(&prices, now, cancel)?;
             if self.shadow.is_none() {
                 self.cast_shadow(&prices, limits, now)?;
             }
         }
         let flat = tree.flatten(&growth.selected);
         let projection = prices.projection(flat.rows.len(), growth.expected_tokens);
-        Ok(Plan { tree, flat, growth, projection, mode, draft_ms: now() - start })
+        let draft_ms = now() - start + std::mem::take(&mut self.settling_ms);
+        Ok(Plan { tree, flat, growth, projection, mode, draft_ms })
     }
 
     /// Rows of the next tree at most. Prices beyond what was measured are extrapolated, from noise where little was measured: two

@@ -47,8 +47,17 @@ pub(super) struct Shadow {
 
 impl Speculation {
     /// Takes in what became of `plan`: `accepted`, what the target said at the rows that were projected (`said`, row and best
-    /// tokens), and what the pass cost. The emitted tokens are history now.
-    pub fn settle(&mut self, plan: &Plan, accepted: &Accepted, said: &[(u32, TopK)], pass: &PassCost) -> Settled {
+    /// tokens), and what the pass cost. The emitted tokens are history now. `now` gives ms of a steady clock: the time this takes is
+    /// booked with the next step.
+    pub fn settle(
+        &mut self,
+        plan: &Plan,
+        accepted: &Accepted,
+        said: &[(u32, TopK)],
+        pass: &PassCost,
+        now: &dyn Fn() -> f64,
+    ) -> Settled {
+        let start = now();
         let emitted: Vec<Token> = accepted.emitted(&plan.flat).collect();
         for (&row, &token) in accepted.path.iter().zip(&emitted) {
             self.kinds.label(&plan.tree, plan.flat.nodes[row as usize], token, Company::All);
@@ -67,6 +76,7 @@ impl Speculation {
             plan.draft_ms
         );
         self.teach(plan, accepted, &emitted, said);
+        self.settling_ms = now() - start;
         settled
     }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::accept::{Choice, accept};
 use crate::cancel::Cancel;
 use crate::cost::PassCost;
-use crate::draft::{Answer, Candidate, Hindsight};
+use crate::draft::{Answer, Candidate, Hindsight, TopK};
 use crate::error::Result;
 use crate::tree::{Claim, DraftTree, NodeId, ROOT};
 
@@ -32,7 +32,7 @@ fn decode(spec: &mut Speculation, text: &[Token], from: usize) -> Vec<usize> {
         let accepted = accept(&plan.flat, choose).unwrap();
         assert_eq!(accepted.emitted(&plan.flat).collect::<Vec<_>>(), text[at..at + accepted.path.len()]);
         let pass = PassCost { rows: n, leaves: 1, cached: at - 1, verify_ms: 30.0, ..PassCost::default() };
-        at += spec.settle(&plan, &accepted, &[], &pass).emitted;
+        at += spec.settle(&plan, &accepted, &[], &pass, &|| 0.0).emitted;
         rows.push(n);
     }
     rows
@@ -110,6 +110,37 @@ fn a_prompt_rendered_anew_is_read_from_where_it_differs() {
     let plan = spec.plan(4, 64, &|| 0.0, &Cancel::new()).unwrap();
     assert_eq!(plan.tree.nodes()[ROOT].token, 50);
     assert!(plan.tree.child(ROOT, 51).is_some(), "what was left out may still be quoted");
+}
+
+#[test]
+fn nothing_of_the_last_answer_is_judged_by_the_next_prompt() {
+    let mut spec = speculation(Drafting::Auto);
+    read(&mut spec, &[1, 2, 3, 1, 2]);
+    spec.cast_shadow(&spec.cost.prices(5, 8), Limits::default(), &|| 0.0).unwrap();
+    spec.reuse.verified(crate::draft::Verified { drafted: &[4, 5, 6], predicted: &[9] });
+    spec.mark();
+    assert!(spec.shadow.is_none(), "it was about the last answer");
+    let learnt = spec.kinds.clone();
+    spec.read(7, Some(&TopK::of(&[0.0, 1.0])));
+    assert_eq!(spec.calibration().first_rate(Source::Reuse), learnt.current().first_rate(Source::Reuse));
+}
+
+#[test]
+fn settling_is_booked_with_the_next_step() {
+    let clock = std::cell::Cell::new(0.0);
+    let tick = || {
+        clock.set(clock.get() + 0.5);
+        clock.get()
+    };
+    let text = repetitive();
+    let mut spec = speculation(Drafting::Auto);
+    read(&mut spec, &text[..30]);
+    let plan = spec.plan(29, 64, &|| 0.0, &Cancel::new()).unwrap();
+    assert_eq!(plan.draft_ms, 0.0);
+    let accepted = accept(&plan.flat, |path| Ok(Choice::Continue(text[29 + path.len()]))).unwrap();
+    let pass = PassCost { rows: plan.flat.rows.len(), leaves: 1, verify_ms: 30.0, ..PassCost::default() };
+    spec.settle(&plan, &accepted, &[], &pass, &tick);
+    assert_eq!(spec.plan(40, 64, &|| 0.0, &Cancel::new()).unwrap().draft_ms, 0.5);
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Decoder {
         self.text.extend(accepted.emitted(&plan.flat));
         let said: Vec<(u32, TopK)> = said.into_iter().collect();
         let pass = PassCost { rows, leaves: plan.flat.n_leaves(), cached, verify_ms: 30.0, ..PassCost::default() };
-        self.speculation.settle(&plan, &accepted, &said, &pass);
+        self.speculation.settle(&plan, &accepted, &said, &pass, &|| 0.0);
         self.widest = self.widest.max(rows);
         self.accepted += accepted.n_drafted();
     }

@@ -292,7 +292,7 @@ fn step(spec: &mut Speculation, text: &[Token], at: usize, setting: Setting, clo
         .collect();
     let emitted: Vec<Token> = accepted.emitted(&plan.flat).collect();
     assert_eq!(emitted, text[at..at + emitted.len()], "drafting changed the text");
-    let settled = spec.settle(&plan, &accepted, &said, &pass);
+    let settled = spec.settle(&plan, &accepted, &said, &pass, &|| clock.look());
     for (sum, n) in result.accepted_by.iter_mut().zip(settled.accepted_by) {
         *sum += n;
     }
@@ -501,7 +501,7 @@ fn drafting_without_a_model_costs_little() {
             let pass =
                 PassCost { rows, leaves: 1, cached: at, verify_ms: OWN_Q8.verify_ms(rows), ..PassCost::default() };
             let start = Instant::now();
-            spec.settle(&plan, &accepted, &said, &pass);
+            spec.settle(&plan, &accepted, &said, &pass, &now);
             spent += start.elapsed();
             at += accepted.path.len();
             passes += 1;
