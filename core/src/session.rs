@@ -53,10 +53,19 @@ pub struct ModelParts {
     pub template: Arc<ChatTemplate>,
     /// Tokens a session's context holds, unless its options say otherwise.
     pub context_length: usize,
-    /// The weights of the model that drafts, if there is one; its vocabulary is the same.
-    pub draft: Option<Arc<dyn Weights>>,
+    /// The model that drafts, if there is one; its vocabulary is the same.
+    pub draft: Option<DraftParts>,
     /// What drafting has taught the model's sessions so far: a new one begins with it, every turn leaves its own.
     pub experience: Arc<Mutex<Experience>>,
+}
+
+/// What a session needs of a model that drafts.
+#[derive(Clone)]
+pub struct DraftParts {
+    /// Makes the executor.
+    pub weights: Arc<dyn Weights>,
+    /// Tokens its context holds at most.
+    pub context_length: usize,
 }
 
 impl ModelParts {
@@ -248,7 +257,7 @@ impl ChatSession {
         self.core.shared.edit(|conversation| conversation.restore(messages))
     }
 
-    /// Forgets all turns, also as something to draft from; system prompt, tools and text that was handed in stay.
+    /// Forgets all turns, also as text to draft from (what the model says after which token stays known); system prompt, tools and text that was handed in stay.
     ///
     /// # Errors
     ///
@@ -312,7 +321,8 @@ fn speculation_for(shape: &ExecutorShape, parts: &ModelParts) -> Result<Speculat
     Ok(match &parts.draft {
         None => speculation,
         Some(draft) => {
-            let executor = draft.executor(parts.context_length.min(ModelDrafter::CELLS))?;
+            let n_cells = parts.context_length.min(draft.context_length).min(ModelDrafter::CELLS);
+            let executor = draft.weights.executor(n_cells)?;
             speculation.with_model(Box::new(ModelDrafter::new(executor, shape.n_vocab)))
         }
     })

@@ -39,6 +39,13 @@ const MAX_UNREAD: usize = 24;
 /// about 170 tokens.
 const WINDOW: usize = 512;
 
+/// Tokens with which a cache begins anew that is full in the middle of an answer: reading them takes no longer than a pass or two of the
+/// target, which the next tree can bear.
+const REST: usize = 128;
+
+/// Positions that are kept free for the next tree.
+const ROOM: usize = 64;
+
 /// Fails with `InvalidOption` unless every token of the draft model's vocabulary is the same bytes in the target's.
 ///
 /// Sizes may differ by padding: tokens beyond the smaller vocabulary are not compared and never proposed. Models that share a
@@ -101,13 +108,14 @@ impl ModelDrafter {
     /// left after a rollback, or there is no room for another tree.
     fn to_skip(&self) -> usize {
         let n_cells = self.executor.shape().n_cells;
-        let window = WINDOW.min(n_cells / 2);
-        let is_short = self.skipped > 0 && self.window().len() <= window / 2;
-        let is_full = self.window().len() + n_cells / 8 > n_cells;
-        if is_short || is_full || self.n_unread_here() > window {
-            self.history.len().saturating_sub(window + 1)
-        } else {
-            self.skipped
+        let (window, rest) = (WINDOW.min(n_cells / 2), REST.min(n_cells / 4));
+        let is_short = self.skipped > 0 && self.window().len() <= rest / 2;
+        let is_full = self.window().len() + ROOM.min(n_cells / 8) > n_cells;
+        let anew = |n: usize| self.history.len().saturating_sub(n + 1);
+        match self.n_unread_here() {
+            unread if is_short || unread > window => anew(window),
+            _ if is_full => anew(rest),
+            _ => self.skipped,
         }
     }
 
