@@ -17,7 +17,8 @@ pub struct GenerationOptions {
     /// Strings that end the answer. They are never shown and no part of it.
     #[uniffi(default)]
     pub stop: Vec<String>,
-    /// How much to speculate. It changes how fast the answer comes and nothing else. By default `Auto`.
+    /// How much to speculate. It changes how fast the answer comes and nothing else, but for a `Chain` on kernels that are not ours. By
+    /// default `Auto`.
     #[uniffi(default)]
     pub drafting: Option<Drafting>,
 }
@@ -94,7 +95,7 @@ pub struct LogitBias {
     pub bias: f32,
 }
 
-/// How much to speculate. It changes how fast an answer comes and nothing else.
+/// How much to speculate. It changes how fast an answer comes and nothing else, but for a `Chain` on kernels that are not ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum Drafting {
     /// With every source there is, as far as it pays and the text stays that of plain decoding, bit for bit.

@@ -214,6 +214,16 @@ impl NativeModel {
         Ok(Arc::new(Self(self.0.with_draft(&draft.0)?)))
     }
 
+    /// Writes what passes and drafting have cost so far to the file at `path`.
+    pub fn save_profile(&self, path: String) -> Result<()> {
+        Ok(self.0.save_profile(path)?)
+    }
+
+    /// Lets sessions begin with the prices that were saved.
+    pub fn load_profile(&self, path: String) -> Result<()> {
+        Ok(self.0.load_profile(path)?)
+    }
+
     /// What the model is, and how it runs here.
     pub fn info(&self) -> ModelInfo {
         (&self.0).into()

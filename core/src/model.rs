@@ -13,6 +13,7 @@ mod machine;
 mod options;
 #[cfg(feature = "ggml")]
 mod part;
+mod profile;
 #[cfg(all(test, feature = "ggml"))]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use forecast::ResidencyForecast;
 #[cfg(feature = "ggml")]
 pub use machine::Machine;
 pub use options::{ExecutorChoice, ModelOptions, Progress};
+use profile::Engine;
 
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ use crate::draft::model::check_vocabulary;
 use crate::error::Result;
 use crate::executor::Weights;
 use crate::residency::ResidencyInfo;
-use crate::session::{ChatSession, ModelParts, SessionOptions};
+use crate::session::{ChatSession, DraftParts, ModelParts, SessionOptions};
 use crate::tokenizer::Vocabulary;
 
 /// A loaded model. Clones share everything.
@@ -46,6 +48,7 @@ pub struct Model {
 struct Inner {
     parts: ModelParts,
     info: ModelInfo,
+    engine: Engine,
     draft: Option<Model>,
 }
 
@@ -87,8 +90,18 @@ impl Model {
         template: ChatTemplate,
         info: ModelInfo,
     ) -> Self {
+        Self::running_on(Engine::default(), weights, vocabulary, template, info)
+    }
+
+    fn running_on(
+        engine: Engine,
+        weights: Arc<dyn Weights>,
+        vocabulary: Arc<dyn Vocabulary>,
+        template: ChatTemplate,
+        info: ModelInfo,
+    ) -> Self {
         let parts = ModelParts::new(weights, vocabulary, Arc::new(template), info.context_length);
-        Self { inner: Arc::new(Inner { parts, info, draft: None }) }
+        Self { inner: Arc::new(Inner { parts, info, engine, draft: None }) }
     }
 
     /// The same model, whose sessions let `draft` guess ahead: a model several times smaller, of the same vocabulary. Answers come
@@ -100,11 +113,15 @@ impl Model {
     pub fn with_draft(&self, draft: &Self) -> Result<Self> {
         check_vocabulary(&**self.vocabulary(), &**draft.vocabulary())?;
         let parts = ModelParts {
-            draft: Some(Arc::clone(draft.weights())),
+            draft: Some(DraftParts {
+                weights: Arc::clone(draft.weights()),
+                context_length: draft.info().context_length,
+            }),
             experience: Arc::default(),
             ..self.inner.parts.clone()
         };
-        Ok(Self { inner: Arc::new(Inner { parts, info: self.info().clone(), draft: Some(draft.clone()) }) })
+        let (info, engine) = (self.info().clone(), self.inner.engine.clone());
+        Ok(Self { inner: Arc::new(Inner { parts, info, engine, draft: Some(draft.clone()) }) })
     }
 
     /// A new conversation, independent of all others.

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::file::Route;
+use super::machine::Machine;
 use super::part::Part;
+use super::profile::Engine;
 use super::{Model, ModelFile, ModelInfo, ModelOptions};
 use crate::chat::ChatTemplate;
 use crate::error::{ErrorKind, Result};
@@ -144,7 +146,24 @@ impl Loading<'_> {
             }
         };
         let template = template(&gguf, options, &*vocabulary)?;
-        Ok(Model::from_parts(weights, vocabulary, template, info))
+        let engine = engine(options, threads, &info);
+        Ok(Model::running_on(engine, weights, vocabulary, template, info))
+    }
+}
+
+fn engine(options: &ModelOptions, threads: &ThreadPool, info: &ModelInfo) -> Engine {
+    let Machine { kernels, ggml, .. } = Machine::here();
+    let (executor, streamed) =
+        (&info.executor, info.residency.as_ref().map_or(0, |residency| residency.streamed_bytes));
+    Engine {
+        device: format!("{} {kernels} {}", std::env::consts::ARCH, ggml.join(" ")),
+        backend: format!(
+            "{} {executor} {:?} kernels {:?} cache {streamed} bytes streamed",
+            env!("CARGO_PKG_VERSION"),
+            options.kernels,
+            options.kv_type
+        ),
+        threads: threads.n_threads(),
     }
 }
 

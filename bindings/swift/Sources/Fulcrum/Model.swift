@@ -60,6 +60,23 @@ public final class Model: Sendable {
         Model(try translated { try native.withDraft(draft: draft.native) })
     }
 
+    /// Writes what passes and drafting have cost in this model's sessions so far to the file at `path`, for ``loadProfile(path:)`` at
+    /// the next start. Figures of some kilobytes, no text; written whole or not at all.
+    ///
+    /// - Throws: ``FulcrumError`` of the kind `file`.
+    public func saveProfile(path: String) async throws {
+        try await blocking(cancel: {}, { [native] in try native.saveProfile(path: path) })
+    }
+
+    /// Lets this model's sessions begin with the prices that were saved, instead of measuring them in their first answers. To be
+    /// called before the first session. No answer changes with it.
+    ///
+    /// - Throws: ``FulcrumError`` of the kinds `file`, and `invalidOption` if it was measured with something else: an app may well
+    ///   go on without it.
+    public func loadProfile(path: String) async throws {
+        try await blocking(cancel: {}, { [native] in try native.loadProfile(path: path) })
+    }
+
     /// The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
     public func tokenize(_ text: String, special: Bool = false) throws -> [Int32] {
         try translated { try native.tokenize(text: text, special: special) }

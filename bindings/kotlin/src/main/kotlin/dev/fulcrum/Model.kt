@@ -42,6 +42,23 @@ public class Model internal constructor(
         block: (ChatSession) -> R,
     ): R = session(options).use(block)
 
+    /**
+     * Writes what passes and drafting have cost in this model's sessions so far to the file at [path], for [loadProfile] at the next
+     * start. Figures of some kilobytes, no text; written whole or not at all.
+     *
+     * @throws FulcrumException.File if it cannot be written
+     */
+    public suspend fun saveProfile(path: String): Unit = blocking(cancel = {}) { native.saveProfile(path) }
+
+    /**
+     * Lets this model's sessions begin with the prices that were saved, instead of measuring them in their first answers. To be called
+     * before the first session. No answer changes with it.
+     *
+     * @throws FulcrumException.File if it cannot be read
+     * @throws FulcrumException.InvalidOption if it was measured with something else; an app may well go on without it
+     */
+    public suspend fun loadProfile(path: String): Unit = blocking(cancel = {}) { native.loadProfile(path) }
+
     /** The tokens of [text], without one for its beginning; special tokens in it are read as such if [special], else as text. */
     public fun tokenize(
         text: String,
