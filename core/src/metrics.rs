@@ -113,7 +113,8 @@ pub struct GenerationMetrics {
     pub expected_batched_s: f64,
     /// What `decode_s` without `draft_s` was expected to be, pass by pass.
     pub predicted_s: f64,
-    /// Whether anything might have been drafted: it was asked for, and the executor forgets rejected rows for nothing.
+    /// Whether anything might have been drafted: it was asked for, the executor forgets rejected rows for nothing, and, but for a
+    /// chain, gives a row the same bits in any company.
     pub drafting: bool,
     /// What was read from flash during prefill, where the model is under a memory budget.
     pub prefill_flash: FlashMetrics,

@@ -20,7 +20,7 @@ use super::{Candidate, Drafter, Place, TopK, bin};
 use crate::token::Token;
 use crate::tree::{Claim, Source};
 
-/// Tokens stored by default: 6.8 MB at most.
+/// Tokens stored by default: 6.8 MB of entries at most, in vectors that may have allocated twice that.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// Stands between texts in the store. No vocabulary has it.

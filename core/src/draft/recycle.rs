@@ -4,7 +4,7 @@
 //! token, overwritten by the latest; the draft tree is read off it. It knows nothing but the last token, so its candidates
 //! are many and cheap and each is doubtful; calibration says how doubtful.
 //!
-//! Rows are allocated as tokens are met: 4 bytes per vocabulary item, and 32 per token met, at most [`MAX_ROWS`] of them.
+//! Rows are allocated as tokens are met: 4 bytes per vocabulary item, and 28 per token met, at most [`MAX_ROWS`] of them.
 //!
 //! Deliberately not here: contexts longer than one token (`context`), and forgetting with the turn: the table says what the
 //! model does after a token, not what anybody wrote.

@@ -1,6 +1,6 @@
 //! The few best tokens of a row of logits: all that drafting ever keeps of one.
 //!
-//! A row is 0.6 MB at a vocabulary of 150,000 tokens; this is 40 bytes. Weights are relative to the kept tokens alone: the
+//! A row is 0.6 MB at a vocabulary of 150,000 tokens; this is 24 bytes. Weights are relative to the kept tokens alone: the
 //! full softmax would cost an exponential per vocabulary item for a figure that calibration makes up for anyway.
 
 use crate::token::Token;

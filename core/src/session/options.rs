@@ -36,7 +36,7 @@ pub struct GenerationOptions {
     pub max_tokens: Option<usize>,
     /// Strings that end the answer. They are never shown and no part of it.
     pub stop: Vec<String>,
-    /// How much to speculate. It changes how fast the answer comes and nothing else.
+    /// How much to speculate. It changes how fast the answer comes and nothing else, but for a `Chain` on kernels that are not ours.
     pub drafting: Drafting,
 }
 

@@ -132,7 +132,7 @@ impl Answerer {
             None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
         };
         let start = ledger.agreeing(&tokens);
-        let exact = ledger.shape().invariant_rows || request.drafting != Drafting::Auto;
+        let exact = ledger.shape().invariant_rows || matches!(request.drafting, Drafting::Chain { .. });
         metrics.drafting = request.drafting != Drafting::Off && ledger.shape().forgets_rows && exact;
         self.speculation.set_drafting(if metrics.drafting { request.drafting } else { Drafting::Off });
         self.speculation.align(&tokens);

@@ -34,7 +34,7 @@ const JOINT_WINDOW: f64 = 64.0;
 /// Offers that what such claims have been worth elsewhere stands for in a new cell; forgotten as offers are.
 const PRIOR_WEIGHT: f64 = 8.0;
 
-/// The same for the rate of a source's best candidate, lately and in the long run, and what of the former a step without offers
+/// Windows of the rate of a source's best candidate, lately and in the long run, and what of the former a step without offers
 /// leaves: a bad run is forgotten within about twenty steps, a bad source is not.
 const FIRST_WINDOW: f64 = 24.0;
 const FIRST_LONG_WINDOW: f64 = 256.0;
@@ -49,7 +49,7 @@ const SHIFT_LIMIT: f64 = 3.0;
 /// Hit rate assumed of the best candidate of a source that has never been checked. Low: the first offers are a trial.
 const FIRST_PRIOR: f64 = 0.3;
 
-/// Estimates stay this far from 0 and 1, so that log-odds exist and no candidate is ever beyond doubt or beyond hope.
+/// Estimates stay this far from 0 and 1, so that log-odds exist and no claim by itself is ever beyond doubt or beyond hope.
 const FLOOR: f64 = 0.002;
 
 /// The candidates under one node never share more than this: they exclude each other, and something else is always possible.
