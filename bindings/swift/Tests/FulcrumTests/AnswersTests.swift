@@ -129,6 +129,24 @@ final class AnswersTests: XCTestCase {
         XCTAssertGreaterThan(again.metrics.accepted, first.metrics.accepted, "nothing was drafted from what was kept")
     }
 
+    func testWhatDraftingCostsCanBeKept() async throws {
+        let model = try await Pocket.model
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let first = try await model.session().response(to: "Hello!", options: Pocket.short(24))
+        try await model.saveProfile(path: file.path)
+        try await model.loadProfile(path: file.path)
+        let again = try await model.session().response(to: "Hello!", options: Pocket.short(24))
+        XCTAssertEqual(again.text, first.text)
+        try "{}".write(to: file, atomically: true, encoding: .utf8)
+        do {
+            try await model.loadProfile(path: file.path)
+            XCTFail("an empty object is no profile")
+        } catch FulcrumError.invalidOption(_, let option, _) {
+            XCTAssertEqual(option, "profile")
+        }
+    }
+
     func testDraftingChangesTheSpeedOfAnAnswerAndNotItsText() async throws {
         let model = try await Pocket.model
         let quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three.\n"

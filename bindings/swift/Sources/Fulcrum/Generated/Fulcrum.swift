@@ -1196,9 +1196,19 @@ public protocol NativeModelProtocol: AnyObject, Sendable {
     func info()  -> ModelInfo
 
     /**
+     * Lets sessions begin with the prices that were saved.
+     */
+    func loadProfile(path: String) throws
+
+    /**
      * The prompt that the model's chat template makes of a conversation.
      */
     func render(conversation: [Message], withTools: [Tool]) throws  -> String
+
+    /**
+     * Writes what passes and drafting have cost so far to the file at `path`.
+     */
+    func saveProfile(path: String) throws
 
     /**
      * A new conversation.
@@ -1312,6 +1322,18 @@ open func info() -> ModelInfo  {
 }
 
     /**
+     * Lets sessions begin with the prices that were saved.
+     */
+open func loadProfile(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+        uniffiCallStatus in
+    uniffi_fulcrum_ffi_fn_method_nativemodel_load_profile(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(path),uniffiCallStatus
+    )
+}
+}
+
+    /**
      * The prompt that the model's chat template makes of a conversation.
      */
 open func render(conversation: [Message], withTools: [Tool])throws  -> String  {
@@ -1323,6 +1345,18 @@ open func render(conversation: [Message], withTools: [Tool])throws  -> String  {
         FfiConverterSequenceTypeTool.lower(withTools),uniffiCallStatus
     )
 })
+}
+
+    /**
+     * Writes what passes and drafting have cost so far to the file at `path`.
+     */
+open func saveProfile(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+        uniffiCallStatus in
+    uniffi_fulcrum_ffi_fn_method_nativemodel_save_profile(
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(path),uniffiCallStatus
+    )
+}
 }
 
     /**
@@ -2511,7 +2545,8 @@ public struct GenerationOptions: Equatable, Hashable {
      */
     public var stop: [String]
     /**
-     * How much to speculate. It changes how fast the answer comes and nothing else. By default `Auto`.
+     * How much to speculate. It changes how fast the answer comes and nothing else, but for a `Chain` on kernels that are not ours. By
+     * default `Auto`.
      */
     public var drafting: Drafting?
 
@@ -2528,7 +2563,8 @@ public struct GenerationOptions: Equatable, Hashable {
          * Strings that end the answer. They are never shown and no part of it.
          */stop: [String] = [],
         /**
-         * How much to speculate. It changes how fast the answer comes and nothing else. By default `Auto`.
+         * How much to speculate. It changes how fast the answer comes and nothing else, but for a `Chain` on kernels that are not ours. By
+         * default `Auto`.
          */drafting: Drafting? = nil) {
         self.sampler = sampler
         self.maxTokens = maxTokens
@@ -4466,7 +4502,7 @@ public func FfiConverterTypeContextOverflow_lower(_ value: ContextOverflow) -> R
 
 
 /**
- * How much to speculate. It changes how fast an answer comes and nothing else.
+ * How much to speculate. It changes how fast an answer comes and nothing else, but for a `Chain` on kernels that are not ours.
  */
 
 public enum Drafting: Equatable, Hashable {
@@ -6495,7 +6531,13 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_method_nativemodel_info() != 56742) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_load_profile() != 12191) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_fulcrum_ffi_checksum_method_nativemodel_render() != 24513) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_fulcrum_ffi_checksum_method_nativemodel_save_profile() != 16502) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativemodel_session() != 38178) {

@@ -361,9 +361,19 @@ RustBuffer uniffi_fulcrum_ffi_fn_method_nativemodel_draft(uint64_t ptr, RustCall
 RustBuffer uniffi_fulcrum_ffi_fn_method_nativemodel_info(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_LOAD_PROFILE
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_LOAD_PROFILE
+void uniffi_fulcrum_ffi_fn_method_nativemodel_load_profile(uint64_t ptr, RustBuffer path, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_RENDER
 #define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_RENDER
 RustBuffer uniffi_fulcrum_ffi_fn_method_nativemodel_render(uint64_t ptr, RustBuffer conversation, RustBuffer with_tools, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_SAVE_PROFILE
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_SAVE_PROFILE
+void uniffi_fulcrum_ffi_fn_method_nativemodel_save_profile(uint64_t ptr, RustBuffer path, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_FN_METHOD_NATIVEMODEL_SESSION
@@ -810,9 +820,21 @@ uint16_t uniffi_fulcrum_ffi_checksum_method_nativemodel_info(void
 
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_METHOD_NATIVEMODEL_LOAD_PROFILE
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_METHOD_NATIVEMODEL_LOAD_PROFILE
+uint16_t uniffi_fulcrum_ffi_checksum_method_nativemodel_load_profile(void
+
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_METHOD_NATIVEMODEL_RENDER
 #define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_METHOD_NATIVEMODEL_RENDER
 uint16_t uniffi_fulcrum_ffi_checksum_method_nativemodel_render(void
+
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_METHOD_NATIVEMODEL_SAVE_PROFILE
+#define UNIFFI_FFIDEF_UNIFFI_FULCRUM_FFI_CHECKSUM_METHOD_NATIVEMODEL_SAVE_PROFILE
+uint16_t uniffi_fulcrum_ffi_checksum_method_nativemodel_save_profile(void
 
 );
 #endif

@@ -735,7 +735,11 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativemodel_info(
     ): Int
+    external fun uniffi_fulcrum_ffi_checksum_method_nativemodel_load_profile(
+    ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativemodel_render(
+    ): Int
+    external fun uniffi_fulcrum_ffi_checksum_method_nativemodel_save_profile(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativemodel_session(
     ): Int
@@ -837,8 +841,12 @@ internal object UniffiLib {
     ): RustBuffer.ByValue
     external fun uniffi_fulcrum_ffi_fn_method_nativemodel_info(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
+    external fun uniffi_fulcrum_ffi_fn_method_nativemodel_load_profile(`ptr`: Long,`path`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
+    ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativemodel_render(`ptr`: Long,`conversation`: RustBuffer.ByValue,`withTools`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
+    external fun uniffi_fulcrum_ffi_fn_method_nativemodel_save_profile(`ptr`: Long,`path`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
+    ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativemodel_session(`ptr`: Long,`options`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): Long
     external fun uniffi_fulcrum_ffi_fn_method_nativemodel_tokenize(`ptr`: Long,`text`: RustBuffer.ByValue,`special`: Byte,uniffi_out_err: UniffiRustCallStatus,
@@ -1036,7 +1044,13 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_info() and 0xFFFF) != 56742) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_load_profile() and 0xFFFF) != 12191) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_render() and 0xFFFF) != 24513) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_save_profile() and 0xFFFF) != 16502) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativemodel_session() and 0xFFFF) != 38178) {
@@ -2496,9 +2510,19 @@ public interface NativeModelInterface {
     fun `info`(): ModelInfo
 
     /**
+     * Lets sessions begin with the prices that were saved.
+     */
+    fun `loadProfile`(`path`: kotlin.String)
+
+    /**
      * The prompt that the model's chat template makes of a conversation.
      */
     fun `render`(`conversation`: List<Message>, `withTools`: List<Tool>): kotlin.String
+
+    /**
+     * Writes what passes and drafting have cost so far to the file at `path`.
+     */
+    fun `saveProfile`(`path`: kotlin.String)
 
     /**
      * A new conversation.
@@ -2656,6 +2680,23 @@ open class NativeModel: Disposable, AutoCloseable, NativeModelInterface
 
 
     /**
+     * Lets sessions begin with the prices that were saved.
+     */
+    @Throws(NativeException::class)override fun `loadProfile`(`path`: kotlin.String)
+        =
+    callWithHandle {
+    uniffiRustCallWithError(NativeException) { _status ->
+    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativemodel_load_profile(
+        it,
+
+        FfiConverterString.lower(`path`),_status)
+}
+    }
+
+
+
+
+    /**
      * The prompt that the model's chat template makes of a conversation.
      */
     @Throws(NativeException::class)override fun `render`(`conversation`: List<Message>, `withTools`: List<Tool>): kotlin.String {
@@ -2671,6 +2712,23 @@ open class NativeModel: Disposable, AutoCloseable, NativeModelInterface
     }
     )
     }
+
+
+
+    /**
+     * Writes what passes and drafting have cost so far to the file at `path`.
+     */
+    @Throws(NativeException::class)override fun `saveProfile`(`path`: kotlin.String)
+        =
+    callWithHandle {
+    uniffiRustCallWithError(NativeException) { _status ->
+    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativemodel_save_profile(
+        it,
+
+        FfiConverterString.lower(`path`),_status)
+}
+    }
+
 
 
 
@@ -4087,7 +4145,8 @@ data class GenerationOptions (
     val `stop`: List<kotlin.String> = listOf()
     ,
     /**
-     * How much to speculate. It changes how fast the answer comes and nothing else. By default `Auto`.
+     * How much to speculate. It changes how fast the answer comes and nothing else, but for a `Chain` on kernels that are not ours. By
+     * default `Auto`.
      */
     val `drafting`: Drafting? = null
 
@@ -5487,7 +5546,7 @@ public object FfiConverterTypeContextOverflow: FfiConverterRustBuffer<ContextOve
 
 
 /**
- * How much to speculate. It changes how fast an answer comes and nothing else.
+ * How much to speculate. It changes how fast an answer comes and nothing else, but for a `Chain` on kernels that are not ours.
  */
 sealed class Drafting {
 

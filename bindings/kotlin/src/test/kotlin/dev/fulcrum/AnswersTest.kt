@@ -156,6 +156,21 @@ class AnswersTest {
     }
 
     @Test
+    fun `what drafting costs can be kept`(
+        @TempDir folder: Path,
+    ) = runTest {
+        val file = folder.resolve("profile").toString()
+        val first = model.session { it.response("Hello!", Pocket.short(24)) }
+        model.saveProfile(file)
+        model.loadProfile(file)
+        assertEquals(first.text, model.session { it.response("Hello!", Pocket.short(24)) }.text)
+        folder.resolve("profile").toFile().writeText("{}")
+        val refused = assertFailsWith<FulcrumException.InvalidOption> { model.loadProfile(file) }
+        assertEquals("profile", refused.option)
+        assertFailsWith<FulcrumException.File> { model.loadProfile(folder.resolve("none").toString()) }
+    }
+
+    @Test
     fun `drafting changes the speed of an answer and not its text`() =
         runTest {
             val quoted = "The meeting about the harbour lights is on Thursday the ninth at a quarter past three.\n"
