@@ -139,11 +139,8 @@ final class AnswersTests: XCTestCase {
         let again = try await model.session().response(to: "Hello!", options: Pocket.short(24))
         XCTAssertEqual(again.text, first.text)
         try "{}".write(to: file, atomically: true, encoding: .utf8)
-        do {
-            try await model.loadProfile(path: file.path)
-            XCTFail("an empty object is no profile")
-        } catch FulcrumError.invalidOption(_, let option, _) {
-            XCTAssertEqual(option, "profile")
+        await assertFails(try await model.loadProfile(path: file.path)) {
+            if case .invalidOption(_, "profile", _) = $0 { true } else { false }
         }
     }
 

@@ -7,6 +7,7 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.assertThrows
 import org.junit.jupiter.api.io.TempDir
 import java.nio.file.Path
 
@@ -165,9 +166,9 @@ class AnswersTest {
         model.loadProfile(file)
         assertEquals(first.text, model.session { it.response("Hello!", Pocket.short(24)) }.text)
         folder.resolve("profile").toFile().writeText("{}")
-        val refused = assertFailsWith<FulcrumException.InvalidOption> { model.loadProfile(file) }
+        val refused = assertThrows<FulcrumException.InvalidOption> { model.loadProfile(file) }
         assertEquals("profile", refused.option)
-        assertFailsWith<FulcrumException.File> { model.loadProfile(folder.resolve("none").toString()) }
+        assertThrows<FulcrumException.File> { model.loadProfile(folder.resolve("none").toString()) }
     }
 
     @Test
