@@ -11,6 +11,7 @@
     reason = "a simulation that prints its figures"
 )]
 
+mod drawn;
 mod exact;
 mod workload;
 
