@@ -32,6 +32,7 @@ pub struct Script {
     max_rows: usize,
     cost: Cost,
     forgets_rows: bool,
+    invariant_rows: bool,
     hook: Option<Hook>,
 }
 
@@ -94,7 +95,16 @@ struct Shared {
 impl Script {
     /// A model of 4 layers in 2 stages and passes of at most 16 rows that costs nothing and never fails.
     pub fn new(rule: Rule) -> Self {
-        Self { rule, n_layers: 4, n_stages: 2, max_rows: 16, cost: Cost::default(), forgets_rows: true, hook: None }
+        Self {
+            rule,
+            n_layers: 4,
+            n_stages: 2,
+            max_rows: 16,
+            cost: Cost::default(),
+            forgets_rows: true,
+            invariant_rows: true,
+            hook: None,
+        }
     }
 
     /// Layers, in `n_stages` stages of nearly equal size. Both at least 1, stages at most layers.
@@ -119,6 +129,12 @@ impl Script {
     /// A model with a running state, as far as its [shape](ExecutorShape::forgets_rows) says.
     pub fn with_running_state(mut self) -> Self {
         self.forgets_rows = false;
+        self
+    }
+
+    /// A model whose rows depend on the rows beside them, as far as its [shape](ExecutorShape::invariant_rows) says.
+    pub fn with_varying_rows(mut self) -> Self {
+        self.invariant_rows = false;
         self
     }
 
@@ -151,7 +167,7 @@ impl Weights for ScriptedWeights {
             max_rows,
             boundaries: (1..=n_stages).map(|stage| stage * n_layers / n_stages).collect(),
             forgets_rows: self.script.forgets_rows,
-            invariant_rows: true,
+            invariant_rows: self.script.invariant_rows,
         };
         Ok(Box::new(ScriptedExecutor {
             cells: vec![0; n_cells],

@@ -1,6 +1,8 @@
 //! Drafting changes how many passes an answer takes, and nothing else: text, ledger, ends, undoing are those of plain decoding.
 
-use fulcrum::executor::scripted::{Rule, Script};
+use std::time::Duration;
+
+use fulcrum::executor::scripted::{Cost, Rule, Script};
 use fulcrum::{
     ChatSession, ContextOverflow, Drafting, DrySettings, FinishReason, GenerationOptions, Response, SamplerSettings,
     SessionOptions, TokenLogprob,
@@ -165,6 +167,30 @@ fn nothing_is_drafted_for_a_model_with_a_running_state() {
     let metrics = response.unwrap().metrics;
     assert!(!metrics.drafting && metrics.drafted == 0);
     assert_eq!(weights.tally().rows, metrics.prompt_tokens + metrics.target_passes);
+}
+
+#[test]
+fn where_rows_depend_on_those_beside_them_nothing_is_drafted_unless_it_is_asked_for() {
+    let text = "one two three one two three one two three one two three";
+    // A pass costs and its rows do not: drafting pays.
+    let cost = Cost { pass: Duration::from_millis(1), real: true, ..Cost::default() };
+    let script = || replying(move |_, _| text.into()).cost(cost);
+    let answer = |script: Script, drafting| {
+        let (session, weights) = session(script);
+        let response = session.respond_with(text, &with(drafting, Default::default())).unwrap();
+        assert_eq!(response.text, text, "{drafting}");
+        (response.metrics, weights.tally().rows)
+    };
+    let (auto, rows) = answer(script().with_varying_rows(), Drafting::Auto);
+    assert!(!auto.drafting && auto.drafted == 0 && auto.accepted == 0, "{auto:?}");
+    assert_eq!((auto.rows_per_pass[0], rows), (auto.target_passes, auto.prompt_tokens + auto.target_passes));
+    for drafting in [Drafting::Context, Drafting::Chain { n: 4 }] {
+        let (asked, _) = answer(script().with_varying_rows(), drafting);
+        assert!(asked.drafting && asked.accepted > 20, "{drafting}: {asked:?}");
+        assert!(asked.target_passes < auto.target_passes, "{drafting}: {asked:?}");
+    }
+    let (invariant, _) = answer(script(), Drafting::Auto);
+    assert!(invariant.drafting && invariant.accepted > 20, "it is the flag that decides: {invariant:?}");
 }
 
 #[test]
