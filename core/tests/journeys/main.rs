@@ -6,6 +6,7 @@ mod drafting;
 mod faults;
 mod overflow;
 mod races;
+mod saved_drafts;
 mod streams;
 mod support;
 mod turns;
