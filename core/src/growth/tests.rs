@@ -266,6 +266,30 @@ fn a_chain_by_the_record_pays_or_does_not() {
     assert_eq!(chain_speedup(&linear(0.0, 30.0), 0.9, 2.0), 1.0);
 }
 
+#[test]
+fn a_model_is_asked_as_often_and_about_as_many_nodes_as_the_limits_allow() {
+    let cheap = || Some(quote(0.99, (0..=64).map(|n| 0.01 + 0.001 * f64::from(n)).collect()));
+    let grow_within = |mut sources: Fixed, limits| {
+        let growth = grow_from_plain(&mut DraftTree::new(0), &mut sources, &linear(30.0, 0.001), limits).unwrap();
+        (growth, sources.asked)
+    };
+    // A text that the model alone knows, word by word.
+    let known = (0..20).map(|n| ((0..n).collect(), vec![(n, 0.97)])).collect();
+    let alone = Fixed { model: known, quote: cheap(), ..Fixed::default() };
+    for (max_model_rounds, max_depth) in [(0, 9), (1, 9), (5, 9), (9, 5), (16, 16)] {
+        let limits = Limits { max_model_rounds, max_depth, ..Limits::default() };
+        let (growth, asked) = grow_within(alone.clone(), limits);
+        let n = max_model_rounds.min(max_depth);
+        assert_eq!((growth.model_rounds, asked.len(), growth.selected.len()), (n, n, n + 1), "{limits:?}");
+    }
+    // A doubtful path of ten, about all of which it is asked at once.
+    let doubtful = Fixed { quote: cheap(), ..Fixed::chain(&[0.7; 10]) };
+    for max_model_batch in 1..=11 {
+        let (_, asked) = grow_within(doubtful.clone(), Limits { max_model_batch, ..Limits::default() });
+        assert_eq!(asked[0].len(), max_model_batch);
+    }
+}
+
 /// A random tree of candidates: for each node its parent (an earlier one) and probability.
 fn candidates() -> impl Strategy<Value = Vec<(usize, f64)>> {
     prop::collection::vec((0usize..8, 0.0f64..=1.0), 0..9)
