@@ -175,6 +175,95 @@ proptest! {
     }
 }
 
+/// A kind of node: its candidates, and how often each of them is the target's choice.
+struct Kind {
+    siblings: Vec<Claims>,
+    rates: Vec<f64>,
+}
+
+/// Every candidate by its sources and how sure they are.
+fn kind(candidates: &[(&[(Source, u8)], f64)]) -> Kind {
+    let claims = |sources: &[(Source, u8)]| {
+        sources.iter().fold(Claims::default(), |mut claims, &(source, major)| {
+            claims.join(claim(source, major, 0));
+            claims
+        })
+    };
+    Kind {
+        siblings: candidates.iter().map(|(sources, _)| claims(sources)).collect(),
+        rates: candidates.iter().map(|(_, rate)| *rate).collect(),
+    }
+}
+
+#[test]
+fn siblings_of_all_sources_converge_on_how_often_each_is_chosen() {
+    use Source::{Aligned, Context, Model, Recycle};
+    let kinds = [
+        // The model was not asked. (Elsewhere it was: what a claim is worth there is learnt apart, but not what it is worth here.)
+        kind(&[(&[(Context, 5)], 0.7), (&[(Recycle, 0)], 0.1)]),
+        // It agrees with the text, and a rival is left.
+        kind(&[(&[(Context, 8), (Model, 11)], 0.9), (&[(Recycle, 1)], 0.04)]),
+        // It says otherwise, doubtfully and surely, and has a second word.
+        kind(&[(&[(Context, 8)], 0.55), (&[(Model, 5)], 0.25), (&[(Recycle, 1)], 0.05)]),
+        kind(&[(&[(Context, 8)], 0.1), (&[(Model, 12)], 0.8), (&[(Model, 2)], 0.03), (&[(Aligned, 1)], 0.02)]),
+    ];
+    let mut calibration = Calibration::new();
+    let mut means: Vec<Vec<f64>> = kinds.iter().map(|kind| vec![0.0; kind.rates.len()]).collect();
+    let mut state = 1u64;
+    let (warm_up, n) = (500, 3000);
+    for step in 0..warm_up + n {
+        for (kind, means) in kinds.iter().zip(&mut means) {
+            let each = calibration.probabilities(&kind.siblings);
+            if step >= warm_up {
+                means.iter_mut().zip(&each).for_each(|(mean, p)| *mean += p / f64::from(n));
+            }
+            // Knuth's generator: its upper half is random enough.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut draw = (state >> 32) as f64 / f64::from(u32::MAX);
+            let chosen = kind.rates.iter().position(|rate| {
+                draw -= rate;
+                draw < 0.0
+            });
+            calibration.observe_siblings(&kind.siblings, chosen);
+        }
+    }
+    for (i, (kind, means)) in kinds.iter().zip(&means).enumerate() {
+        for (mean, rate) in means.iter().zip(&kind.rates) {
+            assert!((mean - rate).abs() < 0.05, "kind {i}: {means:.3?} instead of {:?}", kind.rates);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn siblings_stay_within_zero_and_one_and_leave_something_to_others(
+        nodes in prop::collection::vec(
+            (prop::collection::vec(prop::collection::vec((0usize..5, any::<u8>(), any::<u8>()), 1..4), 1..6), 0usize..8),
+            0..120,
+        )
+    ) {
+        let mut calibration = Calibration::new();
+        for (candidates, chosen) in nodes {
+            let siblings: Vec<Claims> = candidates
+                .iter()
+                .map(|claims| {
+                    claims.iter().fold(Claims::default(), |mut all, &(source, major, minor)| {
+                        all.join(claim(Source::ALL[source], major, minor));
+                        all
+                    })
+                })
+                .collect();
+            // Beyond the last: none of them.
+            calibration.observe_siblings(&siblings, (chosen < siblings.len()).then_some(chosen));
+            let each = calibration.probabilities(&siblings);
+            prop_assert_eq!(each.len(), siblings.len());
+            prop_assert!(each.iter().all(|p| (0.0..=1.0).contains(p)), "{:?}", each);
+            prop_assert!(each.iter().sum::<f64>() <= SIBLINGS + 1e-9, "{:?}", each);
+        }
+        prop_assert_eq!(calibration.probabilities(&[]), Vec::<f64>::new());
+    }
+}
+
 #[test]
 fn candidates_under_one_node_share_what_there_is() {
     let mut calibration = Calibration::new();
