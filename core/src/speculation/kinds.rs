@@ -137,4 +137,86 @@ mod tests {
         kinds.begin_turn();
         assert_eq!((kinds.challenger, kinds.lead), (Calibration::new(), 0.0));
     }
+
+    /// A text of which two sources speak: what stood before, surely, and what was said last, less so. In quotes the former is right, in
+    /// letters the latter; now and then it is another word.
+    struct Text {
+        quotes: bool,
+        state: u64,
+    }
+
+    impl Text {
+        fn new(quotes: bool) -> Self {
+            Self { quotes, state: 1 + u64::from(quotes) }
+        }
+
+        /// One node of it, and the target's choice.
+        fn node(&mut self) -> (DraftTree, Token) {
+            let mut tree = DraftTree::new(0);
+            tree.propose(ROOT, 1, Claim { source: Source::Context, major: 8, minor: 6 });
+            tree.propose(ROOT, 2, CLAIM);
+            // Knuth's generator: its upper half is random enough.
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let draw = (self.state >> 32) as f64 / f64::from(u32::MAX);
+            let [right, other] = if self.quotes { [1, 2] } else { [2, 1] };
+            let chosen = match draw {
+                0.0..0.8 => right,
+                0.8..0.85 => other,
+                _ => 3,
+            };
+            (tree, chosen)
+        }
+    }
+
+    #[test]
+    fn a_turn_of_another_kind_is_taken_over_by_what_it_has_taught_itself() {
+        let (mut kinds, mut letters) = (Kinds::default(), Text::new(false));
+        for _ in 0..30 {
+            kinds.begin_turn();
+            for (tree, chosen) in (0..20).map(|_| letters.node()) {
+                kinds.label(&tree, ROOT, chosen, Company::All);
+            }
+        }
+        let of_letters = kinds.current().clone();
+        // The first turn of quotes, and one who has heard nothing but it.
+        let (mut fresh, mut quotes) = (Calibration::new(), Text::new(true));
+        kinds.begin_turn();
+        let taken_over = (1..=60).find(|_| {
+            let (tree, chosen) = quotes.node();
+            kinds.label(&tree, ROOT, chosen, Company::All);
+            label(&mut fresh, &tree, ROOT, chosen, Company::All);
+            *kinds.current() == fresh
+        });
+        assert!(taken_over.is_some_and(|n| n > 3), "{taken_over:?}: neither never nor by the luck of a few words");
+        // The old one is the challenger now, and is given up with the next turn.
+        assert!(*kinds.current() != of_letters);
+        for turn in 0..10 {
+            kinds.begin_turn();
+            for (tree, chosen) in (0..20).map(|_| quotes.node()) {
+                kinds.label(&tree, ROOT, chosen, Company::All);
+                label(&mut fresh, &tree, ROOT, chosen, Company::All);
+            }
+            assert!(*kinds.current() == fresh, "turn {turn}: what the first turn taught was given up");
+        }
+    }
+
+    #[test]
+    fn turns_of_one_kind_never_hand_over() {
+        for is_quotes in [false, true] {
+            let (mut kinds, mut text) = (Kinds::default(), Text::new(is_quotes));
+            // It learns from every word of every turn.
+            let mut all = Calibration::new();
+            for turn in 0..400 {
+                kinds.begin_turn();
+                for (tree, chosen) in (0..5 + turn % 40).map(|_| text.node()) {
+                    kinds.label(&tree, ROOT, chosen, Company::All);
+                    label(&mut all, &tree, ROOT, chosen, Company::All);
+                    assert!(
+                        *kinds.current() == all,
+                        "turn {turn}, quotes: {is_quotes}: something else was taken for it"
+                    );
+                }
+            }
+        }
+    }
 }
