@@ -100,7 +100,10 @@ impl Grower<'_> {
     fn marks(&self, tree: &DraftTree, first: NodeId, quote: &Quote) -> Vec<NodeId> {
         let call_ms = |n: usize| quote.batch_ms.get(n).copied().unwrap_or(f64::INFINITY);
         let reach = |node: NodeId| tree.nodes()[node].reach;
-        let is_open = |child: &NodeId| self.order.contains(child) && !self.asked.get(*child).copied().unwrap_or(false);
+        let is_open = |child: &NodeId| {
+            let may_have_children = tree.nodes()[*child].depth < self.limits.max_depth;
+            may_have_children && self.order.contains(child) && !self.asked.get(*child).copied().unwrap_or(false)
+        };
         let mut marks = vec![first];
         let mut last = first;
         while marks.len() < self.limits.max_model_batch {

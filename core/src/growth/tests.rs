@@ -359,6 +359,32 @@ proptest! {
     }
 
     #[test]
+    fn limits_hold_with_a_draft_model(
+        free in candidates(), model in candidates(), max_rows in 1usize..12, max_depth in 0usize..6,
+        max_model_rounds in 0usize..4, max_model_batch in 1usize..5, rate in 0.0f64..1.0, call_ms in 0.0f64..3.0
+    ) {
+        let limits = Limits { max_rows, max_depth, max_model_rounds, max_model_batch };
+        // Some of what the model says the free sources say too: tokens are numbered alike.
+        let mut both = Fixed { model: sources(&model).free, ..sources(&free) };
+        // Another row costs next to nothing, so that only the limit ends a batch.
+        both.quote = Some(quote(rate, (0..=64).map(|n| call_ms + 0.001 * f64::from(n)).collect()));
+        let mut tree = DraftTree::new(0);
+        let growth = grow_from_plain(&mut tree, &mut both, &linear(30.0, 0.01), limits).unwrap();
+        prop_assert!(growth.selected.len() <= max_rows);
+        prop_assert!(growth.selected.iter().all(|&node| tree.nodes()[node].depth <= max_depth));
+        prop_assert_eq!(tree.flatten(&growth.selected).rows.len(), growth.selected.len(), "the selection is a tree");
+        prop_assert!(both.asked.len() <= max_model_rounds, "{:?}", both.asked);
+        prop_assert_eq!(both.asked.len(), growth.model_rounds);
+        prop_assert!(both.asked.iter().all(|batch| (1..=max_model_batch).contains(&batch.len())), "{:?}", both.asked);
+        let mut asked = both.asked.concat();
+        prop_assert!(asked.iter().all(|&node| tree.nodes()[node].depth < max_depth), "their children are too deep");
+        let calls = asked.len();
+        asked.sort_unstable();
+        asked.dedup();
+        prop_assert_eq!(asked.len(), calls, "a node was asked about twice");
+    }
+
+    #[test]
     fn dearer_rows_never_give_a_bigger_tree_and_a_dearer_cycle_never_a_smaller_one(
         candidates in candidates(), fixed in 1.0f64..100.0, slope in 0.0f64..30.0, more in 0.0f64..30.0
     ) {
