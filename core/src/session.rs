@@ -257,7 +257,7 @@ impl ChatSession {
         self.core.shared.edit(|conversation| conversation.restore(messages))
     }
 
-    /// Forgets all turns, also as text to draft from (what the model says after which token stays known); system prompt, tools and text that was handed in stay.
+    /// Forgets all turns, also as something to draft from; system prompt, tools and text that was handed in stay.
     ///
     /// # Errors
     ///

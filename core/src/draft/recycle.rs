@@ -7,7 +7,7 @@
 //! Rows are allocated as tokens are met: 4 bytes per vocabulary item, and 28 per token met, at most [`MAX_ROWS`] of them.
 //!
 //! Deliberately not here: contexts longer than one token (`context`), and forgetting with the turn: the table says what the
-//! model does after a token, not what anybody wrote.
+//! model does after a token. It goes with the conversation.
 
 use super::{Candidate, Drafter, Place, TopK, bin, index};
 use crate::token::Token;
@@ -46,6 +46,11 @@ impl RecycleDrafter {
 
     fn with_max_rows(n_vocab: usize, max_rows: usize) -> Self {
         Self { row_of: vec![NONE; n_vocab], rows: Vec::new(), max_rows: max_rows.max(1), hand: 0, last: None }
+    }
+
+    /// Forgets every row: what the model said after a token is as private as the text it was said in.
+    pub fn forget(&mut self) {
+        *self = Self::with_max_rows(self.row_of.len(), self.max_rows);
     }
 
     /// Bytes in use.

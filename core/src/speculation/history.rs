@@ -96,7 +96,7 @@ impl Speculation {
         self.history.clear();
         self.mark = 0;
         self.context.forget_history();
-        self.recycle.rewind(&[]);
+        self.recycle.forget();
         self.reuse = ReuseDrafter::new();
         if let Some(model) = &mut self.model {
             model.rewind(0);

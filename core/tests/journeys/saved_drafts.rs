@@ -113,6 +113,19 @@ fn a_file_that_is_cut_off_empty_damaged_or_not_there_is_refused() {
 }
 
 #[test]
+fn what_a_reset_forgot_is_neither_drafted_from_nor_saved() {
+    let session = fresh(ByteVocabulary::new());
+    answer(&session);
+    session.reset().unwrap();
+    let file = File::new("reset");
+    session.save_drafts(&file.0).unwrap();
+    assert_eq!(answer(&session).metrics.accepted, 0);
+    let later = fresh(ByteVocabulary::new());
+    later.load_drafts(&file.0).unwrap();
+    assert_eq!(answer(&later).metrics.accepted, 0);
+}
+
+#[test]
 fn drafts_are_not_saved_where_they_cannot_be_or_while_an_answer_is_generated() {
     let session = fresh(ByteVocabulary::new());
     let nowhere = std::env::temp_dir().join(format!("fulcrum-no-such-folder-{}", std::process::id())).join("drafts");
