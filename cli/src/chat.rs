@@ -7,6 +7,7 @@ use crate::interrupt::Interrupt;
 use crate::loading::load;
 use crate::options::{ModelArgs, SamplingArgs};
 use crate::output;
+use crate::profile::ProfileArgs;
 use fulcrum::session::{ContextOverflow, SessionOptions};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -19,6 +20,8 @@ pub(crate) struct Chat {
     model: ModelArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
     /// Instructions to the model, in front of the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -34,14 +37,16 @@ impl Chat {
             ..SessionOptions::default()
         };
         let interrupt = Interrupt::default();
-        let session = load(self.model.path(), self.model.options())?.model.session(options)?;
-        let conversation = Conversation::new(session, interrupt.clone());
+        let model = load(self.model.path(), self.model.options())?.model;
+        self.profile.begin(&model);
+        let conversation = Conversation::new(model.session(options)?, interrupt.clone());
         if io::stdin().is_terminal() {
             interrupt.install()?;
-            at_the_terminal(conversation)
+            at_the_terminal(conversation)?;
         } else {
-            answer_lines(conversation, io::stdin().lock(), &mut io::stdout().lock())
+            answer_lines(conversation, io::stdin().lock(), &mut io::stdout().lock())?;
         }
+        self.profile.end(&model)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::input;
 use crate::loading::{Loaded, load};
 use crate::options::{ModelArgs, SamplingArgs};
 use crate::output;
+use crate::profile::ProfileArgs;
 use fulcrum::Token;
 use fulcrum::decode::FinishReason;
 use fulcrum::metrics::GenerationMetrics;
@@ -23,6 +24,8 @@ pub(crate) struct Generate {
     prompt: PromptArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
     /// Instructions to the model, in front of the prompt
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
@@ -67,6 +70,7 @@ impl Generate {
     pub(crate) fn run(self) -> Result<()> {
         let prompt = self.prompt.read()?;
         let Loaded { model, load_s } = load(self.model.path(), self.model.options())?;
+        self.profile.begin(&model);
         let session = model.session(SessionOptions { system_prompt: self.system, ..SessionOptions::default() })?;
         let options = self.sampling.generation();
         let mut stream = if self.raw {
@@ -76,12 +80,14 @@ impl Generate {
         };
         let mut out = io::stdout().lock();
         if self.json {
-            return output::write_json(&mut out, &Answer::new(&stream.finish()?, load_s));
+            output::write_json(&mut out, &Answer::new(&stream.finish()?, load_s))?;
+            return self.profile.end(&model);
         }
         for piece in &mut stream {
             output::write(&mut out, &piece?)?;
         }
-        output::write(&mut out, "\n")
+        output::write(&mut out, "\n")?;
+        self.profile.end(&model)
     }
 }
 

@@ -15,6 +15,7 @@ mod loading;
 mod options;
 mod output;
 mod plan;
+mod profile;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -118,3 +118,30 @@ fn the_benchmark_of_a_workload_prints_json_with_all_columns() {
     assert_eq!((&rows[0]["accepted_length"], &rows[0]["drafted"]), (&1.0.into(), &0.into()));
     assert_eq!(report["geometric_means"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn prices_are_kept_from_run_to_run() {
+    let Some([model, draft]) = pair("prices_are_kept_from_run_to_run") else { return };
+    let file = std::env::temp_dir().join(format!("fulcrum-cli-profile-{}", std::process::id()));
+    let profile = file.to_str().unwrap();
+    let run = |more: &[&str]| {
+        let all = [&["generate", "-m", &model, "-p", PROMPT, "-n", "24", "--json", "--profile", profile], more].concat();
+        let output = fulcrum(&all);
+        assert!(output.status.success(), "{output:?}");
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (answer, String::from_utf8(output.stderr).unwrap())
+    };
+    let (first, _) = run(&[]);
+    let (second, said) = run(&[]);
+    assert!(!said.contains("profile"), "{said}");
+    assert_eq!(first["tokens"], second["tokens"]);
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(kept["verify"].as_object().is_some_and(|buckets| !buckets.is_empty()), "{kept}");
+    // Measured with another draft model: said, and written over.
+    let (third, said) = run(&["-d", &draft]);
+    assert_eq!(third["tokens"], first["tokens"]);
+    assert!(said.contains("measured by another version, or with something else"), "{said}");
+    let (_, said) = run(&["-d", &draft]);
+    assert!(!said.contains("something else"), "{said}");
+    std::fs::remove_file(&file).unwrap();
+}
