@@ -98,7 +98,7 @@ impl Setting {
         ms * (0.98 + 0.04 * unit(90, step)) * outlier
     }
 
-    /// The short measurement at load.
+    /// The prices that a kept profile begins with.
     fn measured(&self) -> CostModel {
         let mut cost = CostModel::default();
         for rows in [1, 2, 4, 8, 16, 32, 64] {
@@ -413,7 +413,7 @@ fn where_nothing_is_accepted_and_prefill_has_taught_nothing() {
 }
 
 #[test]
-fn without_a_measurement_at_load_costs_are_learnt_on_the_way() {
+fn without_a_profile_costs_are_learnt_on_the_way() {
     for setting in [OWN_Q8, OWN_Q4, GGML_Q8, GGML_Q4, TINY] {
         for workload in [&workload::tasks(400)[0], &workload::random(300)] {
             for skill in [None, Some(skilled as fn(usize) -> f64)] {
