@@ -40,13 +40,13 @@ impl Chat {
         let model = load(self.model.path(), self.model.options())?.model;
         self.profile.begin(&model);
         let conversation = Conversation::new(model.session(options)?, interrupt.clone());
-        if io::stdin().is_terminal() {
-            interrupt.install()?;
-            at_the_terminal(conversation)?;
+        let chatted = if io::stdin().is_terminal() {
+            interrupt.install().and_then(|()| at_the_terminal(conversation))
         } else {
-            answer_lines(conversation, io::stdin().lock(), &mut io::stdout().lock())?;
-        }
-        self.profile.end(&model)
+            answer_lines(conversation, io::stdin().lock(), &mut io::stdout().lock())
+        };
+        self.profile.end(&model)?;
+        chatted
     }
 }
 

@@ -6,10 +6,10 @@ use crate::loading::{Loaded, load};
 use crate::options::{ModelArgs, SamplingArgs};
 use crate::output;
 use crate::profile::ProfileArgs;
-use fulcrum::Token;
 use fulcrum::decode::FinishReason;
 use fulcrum::metrics::GenerationMetrics;
 use fulcrum::session::{Response, SessionOptions};
+use fulcrum::{Model, Token};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -71,23 +71,28 @@ impl Generate {
         let prompt = self.prompt.read()?;
         let Loaded { model, load_s } = load(self.model.path(), self.model.options())?;
         self.profile.begin(&model);
-        let session = model.session(SessionOptions { system_prompt: self.system, ..SessionOptions::default() })?;
+        let answered = self.answer(&prompt, &model, load_s);
+        self.profile.end(&model)?;
+        answered
+    }
+
+    fn answer(&self, prompt: &str, model: &Model, load_s: f64) -> Result<()> {
+        let session =
+            model.session(SessionOptions { system_prompt: self.system.clone(), ..SessionOptions::default() })?;
         let options = self.sampling.generation();
         let mut stream = if self.raw {
-            session.complete(&prompt, &options)?
+            session.complete(prompt, &options)?
         } else {
-            session.stream_response_with(&prompt, &options)?
+            session.stream_response_with(prompt, &options)?
         };
         let mut out = io::stdout().lock();
         if self.json {
-            output::write_json(&mut out, &Answer::new(&stream.finish()?, load_s))?;
-            return self.profile.end(&model);
+            return output::write_json(&mut out, &Answer::new(&stream.finish()?, load_s));
         }
         for piece in &mut stream {
             output::write(&mut out, &piece?)?;
         }
-        output::write(&mut out, "\n")?;
-        self.profile.end(&model)
+        output::write(&mut out, "\n")
     }
 }
 

@@ -32,7 +32,22 @@ const PROMPT: &str = "Control this phone. My goal: Send a message to \"Helor Gar
 fn an_answer_is_the_same_in_every_way_of_drafting() {
     let Some([model, draft]) = pair("an_answer_is_the_same_in_every_way_of_drafting") else { return };
     let answer = |way: &str| {
-        let all = ["generate", "-m", &model, "-d", &draft, "-p", PROMPT, "-n", "40", "--json", "--drafting", way];
+        let all = [
+            "generate",
+            "-m",
+            &model,
+            "-d",
+            &draft,
+            "-p",
+            PROMPT,
+            "-n",
+            "40",
+            "--threads",
+            "1",
+            "--json",
+            "--drafting",
+            way,
+        ];
         serde_json::from_str::<serde_json::Value>(&printed(&all)).unwrap()
     };
     let [off, context, chain] = ["off", "context", "chain:4"].map(answer);
@@ -70,7 +85,8 @@ fn a_way_of_drafting_that_there_is_not_is_answered_with_those_that_there_are() {
 /// Runs the benchmark on one prompt of a workload, in two modes.
 fn bench(model: &str, draft: &str, more: &[&str]) -> String {
     let workload = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/workloads/chat.jsonl");
-    let short = ["--modes", "off,auto", "--limit", "1", "--rounds", "1", "-n", "8", "--workload", workload];
+    let short =
+        ["--threads", "1", "--modes", "off,auto", "--limit", "1", "--rounds", "1", "-n", "8", "--workload", workload];
     printed(&[&["bench", "-m", model, "-d", draft], &short[..], more].concat())
 }
 
@@ -126,8 +142,11 @@ fn prices_are_kept_from_run_to_run() {
     let file = std::env::temp_dir().join(format!("fulcrum-cli-profile-{}", std::process::id()));
     let profile = file.to_str().unwrap();
     let run = |more: &[&str]| {
-        let all =
-            [&["generate", "-m", &model, "-p", PROMPT, "-n", "24", "--json", "--profile", profile], more].concat();
+        let all = [
+            &["generate", "-m", &model, "-p", PROMPT, "-n", "24", "--threads", "1", "--json", "--profile", profile],
+            more,
+        ]
+        .concat();
         let output = fulcrum(&all);
         assert!(output.status.success(), "{output:?}");
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -27,6 +27,7 @@ pub use machine::Machine;
 pub use options::{ExecutorChoice, ModelOptions, Progress};
 use profile::Engine;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -112,11 +113,9 @@ impl Model {
     /// `InvalidOption` unless every token is the same text in both vocabularies, naming the first that is not.
     pub fn with_draft(&self, draft: &Self) -> Result<Self> {
         check_vocabulary(&**self.vocabulary(), &**draft.vocabulary())?;
+        let context_length = NonZeroUsize::new(draft.info().context_length).map_or(usize::MAX, NonZeroUsize::get);
         let parts = ModelParts {
-            draft: Some(DraftParts {
-                weights: Arc::clone(draft.weights()),
-                context_length: draft.info().context_length,
-            }),
+            draft: Some(DraftParts { weights: Arc::clone(draft.weights()), context_length }),
             experience: Arc::default(),
             ..self.inner.parts.clone()
         };

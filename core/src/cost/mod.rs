@@ -282,9 +282,11 @@ impl CostModel {
         let mut merged: BTreeMap<usize, Point> = BTreeMap::new();
         let own = others.first().filter(|(b, _)| *b == bucket).map(|(_, points)| points.clone()).unwrap_or_default();
         for (_, points) in &others {
-            for &point in points {
-                let Point { rows, cost, weight } = point;
-                let scaled = Point { rows, cost: cost * ratio(&own, points, rows), weight };
+            let ratios = ratios(&own, points);
+            for &Point { rows, cost, weight } in points {
+                // At the row count nearest to this one that both have.
+                let nearest = ratios.iter().min_by_key(|(at, _)| at.abs_diff(rows));
+                let scaled = Point { rows, cost: cost * nearest.map_or(1.0, |(_, ratio)| *ratio), weight };
                 merged.entry(rows).or_insert(scaled);
             }
         }
@@ -292,11 +294,10 @@ impl CostModel {
     }
 }
 
-/// How `own` compares with `other` at the row count nearest to `rows` that both have; 1 if there is none.
-fn ratio(own: &[Point], other: &[Point], rows: usize) -> f64 {
-    let at = |points: &[Point], rows| points.iter().find(|p| p.rows == rows).map(|p| p.cost);
-    let shared = own.iter().filter_map(|p| Some((p.rows, p.cost / at(other, p.rows).filter(|&c| c > 0.0)?)));
-    shared.min_by_key(|&(at, _)| at.abs_diff(rows)).map_or(1.0, |(_, ratio)| ratio)
+/// How `own` compares with `other`, both by ascending rows, at the row counts that both have.
+fn ratios(own: &[Point], other: &[Point]) -> Vec<(usize, f64)> {
+    let at = |rows: usize| other.binary_search_by_key(&rows, |p| p.rows).ok().map(|i| other[i].cost);
+    own.iter().filter_map(|p| Some((p.rows, p.cost / at(p.rows).filter(|&cost| cost > 0.0)?))).collect()
 }
 
 #[cfg(test)]

@@ -14,20 +14,21 @@ use crate::tree::Source;
 /// Changes when the meaning of the figures does; other versions are ignored.
 const VERSION: u32 = 2;
 
-/// Rows and buckets beyond which figures in a file are ignored.
-const MAX_ROWS: usize = 1024;
-const MAX_BUCKETS: usize = (1 << 20) / BUCKET;
+/// Rows and buckets beyond which figures in a file are ignored: trees have 64 rows at most, and of contexts of more than 128 thousand
+/// tokens the beginning is kept.
+const MAX_ROWS: usize = 128;
+const MAX_BUCKETS: usize = (1 << 17) / BUCKET;
 
 /// What a profile was measured with. Any difference makes it another profile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProfileKey {
-    /// Hash of the model file's header and tensor table.
+    /// What prices depend on in the model's file: architecture, sizes, formats.
     pub model: String,
-    /// Hash of the draft model's, if there is one.
+    /// The same of the draft model, if there is one, and what runs it.
     pub draft_model: Option<String>,
-    /// The device's name as its backend gives it.
+    /// The kind of processor: its architecture and instruction sets.
     pub device: String,
-    /// Backend and kernels, with their version.
+    /// What runs the model: version, executor, kernels, cache, and whether it streams.
     pub backend: String,
     /// Threads of the decode phase.
     pub threads: usize,
@@ -146,6 +147,19 @@ mod tests {
         assert_eq!(CostModel::from_profile(&profile, &key(4)), None);
         let other = Profile { version: VERSION + 1, ..profile };
         assert_eq!(CostModel::from_profile(&other, &key(2)), None);
+    }
+
+    #[test]
+    fn a_profile_as_large_as_can_be_costs_no_step_much() {
+        let mut model = measured();
+        for cached in (0..1 << 21).step_by(BUCKET) {
+            (1..1024).for_each(|rows| model.observe(&PassCost { rows, verify_ms: 1.0, cached, ..PassCost::default() }));
+        }
+        let seeded = CostModel::from_profile(&model.profile(key(2)), &key(2)).unwrap();
+        assert_eq!((seeded.verify.len(), seeded.most_rows()), (64, 128));
+        let start = std::time::Instant::now();
+        seeded.prices(300, 64);
+        assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
     }
 
     #[test]

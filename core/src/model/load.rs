@@ -153,13 +153,13 @@ impl Loading<'_> {
 
 fn engine(options: &ModelOptions, threads: &ThreadPool, info: &ModelInfo) -> Engine {
     let Machine { kernels, ggml, .. } = Machine::here();
-    let (executor, streamed) =
-        (&info.executor, info.residency.as_ref().map_or(0, |residency| residency.streamed_bytes));
+    let streams = info.residency.as_ref().is_some_and(|residency| residency.streamed_bytes > 0);
     Engine {
         device: format!("{} {kernels} {}", std::env::consts::ARCH, ggml.join(" ")),
         backend: format!(
-            "{} {executor} {:?} kernels {:?} cache {streamed} bytes streamed",
+            "{} {} {:?} kernels {:?} cache streams {streams}",
             env!("CARGO_PKG_VERSION"),
+            info.executor,
             options.kernels,
             options.kv_type
         ),

@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 4 << 20;
 pub(super) struct Engine {
     /// The device.
     pub(super) device: String,
-    /// Kernels, cache and memory budget.
+    /// Kernels and cache, and whether layers are streamed.
     pub(super) backend: String,
     /// Threads that compute.
     pub(super) threads: usize,
@@ -39,12 +39,13 @@ impl Model {
     }
 
     /// Lets this model's sessions begin with the prices that were [saved](Self::save_profile), instead of measuring them in their first
-    /// answers. To be called before the first session. No answer changes with it.
+    /// answers. To be called before the first session, and behind [`with_draft`](Self::with_draft), which begins without. No answer
+    /// changes with it.
     ///
     /// # Errors
     ///
-    /// `File` if it cannot be read; `InvalidOption` if it is something else or of another version, or was measured with another model or
-    /// draft model, on another device, or with other kernels or threads. An app may well go on without it.
+    /// `File` if it cannot be read; `InvalidOption` if it is something else or of another version, or was measured with a model or draft
+    /// model of another shape, on another kind of processor, or with other kernels, cache or threads. An app may well go on without it.
     pub fn load_profile(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let refused = |reason: String| {
@@ -62,7 +63,8 @@ impl Model {
 
     fn profile_key(&self) -> ProfileKey {
         let Engine { device, backend, threads } = self.inner.engine.clone();
-        let draft_model = self.draft().map(|draft| shape(draft.info()));
+        let draft_model =
+            self.draft().map(|draft| format!("{} on {}", shape(draft.info()), draft.inner.engine.backend));
         ProfileKey { model: shape(self.info()), draft_model, device, backend, threads }
     }
 }

@@ -73,7 +73,7 @@ impl Speculation {
     /// The turn begins, its prompt [aligned](Self::align) and not yet read: [`roll_back`](Self::roll_back) comes back to here.
     pub fn mark(&mut self) {
         self.mark = self.history.len();
-        self.shadow = None;
+        (self.shadow, self.settling_ms) = (None, 0.0);
         self.kinds.begin_turn();
         self.free().iter_mut().for_each(|drafter| drafter.mark());
         if let Some(model) = &mut self.model {

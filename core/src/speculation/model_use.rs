@@ -17,12 +17,15 @@ impl Speculation {
         if self.drafting != Drafting::Auto {
             return Ok(0.0);
         }
-        let start = now();
         let n_unread = self.model.as_ref().map_or(0, |model| model.n_unread());
         let plain_ms = prices.plain_ms();
         let table = draft_table(&self.cost, plain_ms);
         let is_due = self.governor.should_look_at_model(batch_ms(&table, n_unread), plain_ms);
-        if n_unread > 0 && is_due && self.let_model_read(now, cancel)? {
+        if n_unread == 0 || !is_due {
+            return Ok(0.0);
+        }
+        let start = now();
+        if self.let_model_read(now, cancel)? {
             let rate = self.kinds.current().mean_rate_in_company();
             self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }

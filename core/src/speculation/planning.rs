@@ -54,7 +54,9 @@ impl Speculation {
         }
         let flat = tree.flatten(&growth.selected);
         let projection = prices.projection(flat.rows.len(), growth.expected_tokens);
-        let draft_ms = now() - start + std::mem::take(&mut self.settling_ms);
+        // What cannot be left out is no price of drafting: there is something to settle whether anything was drafted or not.
+        let settling_ms = std::mem::take(&mut self.settling_ms);
+        let draft_ms = now() - start + if mode == Mode::Speculate { settling_ms } else { 0.0 };
         Ok(Plan { tree, flat, growth, projection, mode, draft_ms })
     }
 

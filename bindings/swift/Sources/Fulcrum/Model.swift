@@ -69,7 +69,7 @@ public final class Model: Sendable {
     }
 
     /// Lets this model's sessions begin with the prices that were saved, instead of measuring them in their first answers. To be
-    /// called before the first session. No answer changes with it.
+    /// called before the first session, and behind ``withDraft(_:)``, which begins without. No answer changes with it.
     ///
     /// - Throws: ``FulcrumError`` of the kinds `file`, and `invalidOption` if it was measured with something else: an app may well
     ///   go on without it.

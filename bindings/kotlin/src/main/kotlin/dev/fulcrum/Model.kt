@@ -47,17 +47,19 @@ public class Model internal constructor(
      * start. Figures of some kilobytes, no text; written whole or not at all.
      *
      * @throws FulcrumException.File if it cannot be written
+     * @throws FulcrumException.Closed after [close]
      */
-    public suspend fun saveProfile(path: String): Unit = blocking(cancel = {}) { native.saveProfile(path) }
+    public suspend fun saveProfile(path: String): Unit = blocking(cancel = {}) { open { native.saveProfile(path) } }
 
     /**
      * Lets this model's sessions begin with the prices that were saved, instead of measuring them in their first answers. To be called
-     * before the first session. No answer changes with it.
+     * before the first session, and behind [withDraft], which begins without. No answer changes with it.
      *
      * @throws FulcrumException.File if it cannot be read
      * @throws FulcrumException.InvalidOption if it was measured with something else; an app may well go on without it
+     * @throws FulcrumException.Closed after [close]
      */
-    public suspend fun loadProfile(path: String): Unit = blocking(cancel = {}) { native.loadProfile(path) }
+    public suspend fun loadProfile(path: String): Unit = blocking(cancel = {}) { open { native.loadProfile(path) } }
 
     /** The tokens of [text], without one for its beginning; special tokens in it are read as such if [special], else as text. */
     public fun tokenize(

@@ -14,6 +14,7 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.assertThrows
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.atomic.AtomicInteger
 
@@ -172,6 +173,7 @@ class EndsTest {
             own.close()
             own.close()
             assertThrows(FulcrumException.Closed::class.java) { own.session() }
+            assertThrows<FulcrumException.Closed> { own.saveProfile("profile") }
             assertTrue(session.respond("Hello!", Pocket.short()).isNotEmpty())
             session.close()
         }
