@@ -150,16 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_as_large_as_can_be_costs_no_step_much() {
+    fn of_a_huge_profile_as_much_is_kept_as_a_step_can_look_through() {
         let mut model = measured();
         for cached in (0..1 << 21).step_by(BUCKET) {
             (1..1024).for_each(|rows| model.observe(&PassCost { rows, verify_ms: 1.0, cached, ..PassCost::default() }));
         }
         let seeded = CostModel::from_profile(&model.profile(key(2)), &key(2)).unwrap();
         assert_eq!((seeded.verify.len(), seeded.most_rows()), (64, 128));
-        let start = std::time::Instant::now();
-        seeded.prices(300, 64);
-        assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
+        assert_eq!(seeded.prices(300, 64).verify_ms.len(), 65);
     }
 
     #[test]
