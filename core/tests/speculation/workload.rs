@@ -118,10 +118,20 @@ pub(crate) fn random(n: usize) -> Workload {
 }
 
 /// A good stretch, a stretch where nothing can be foreseen, a good stretch; `n` tokens each.
-pub(crate) fn drift(n: usize) -> Workload {
+pub(crate) fn drift(n: usize, seed: u64) -> Workload {
+    in_three_parts("drift", n, seed, noise(n, 32 + 100 * seed))
+}
+
+/// The same with another good stretch in the middle.
+pub(crate) fn steady(n: usize, seed: u64) -> Workload {
+    in_three_parts("steady", n, seed, copying(&speech(700, 1), n, 5, 24, 34 + 100 * seed))
+}
+
+fn in_three_parts(name: &'static str, n: usize, seed: u64, middle: Vec<Token>) -> Workload {
     let prompt = speech(700, 1);
-    let parts = [copying(&prompt, n, 5, 24, 31), noise(n, 32), copying(&prompt, n, 5, 24, 33)];
-    Workload { name: "drift", output: parts.concat(), prompt }
+    let good = |n, own| copying(&prompt, n, 5, 24, own + 100 * seed);
+    let parts = [good(n, 31), middle, good(n + 1, 33)];
+    Workload { name, output: parts.concat(), prompt }
 }
 
 /// What the model says behind `word` where `next` is what it goes on to say.

@@ -41,8 +41,8 @@ const FIRST_LONG_WINDOW: f64 = 256.0;
 const AGEING: f64 = 0.93;
 
 /// Step of the per-source shift in log-odds per offer, and how much of the shift each offer leaves: it answers within about
-/// ten offers and forgets within about fifty, when the cells have caught up.
-const SHIFT_STEP: f64 = 0.15;
+/// five offers and forgets within about fifty, when the cells have caught up.
+const SHIFT_STEP: f64 = 0.3;
 const SHIFT_KEEP: f64 = 0.98;
 const SHIFT_LIMIT: f64 = 3.0;
 
