@@ -109,6 +109,9 @@ pub trait BatchDrafter: Send {
     /// leave out the beginning of what it has not read.
     fn n_unread(&self) -> usize;
 
+    /// Reads no more than the latest `tokens` of what is unread, from now on; nor more than it would anyway.
+    fn read_at_most(&mut self, tokens: usize);
+
     /// Candidates under each of `nodes`. Reads what of the history is unread, and says what it would have proposed there.
     fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer>;
 

@@ -80,6 +80,8 @@ pub struct ModelDrafter {
     /// Tokens that both models know are below this.
     n_vocab: usize,
     history: Vec<Token>,
+    /// Unread tokens that are read at most.
+    window: usize,
     /// Tokens of the history before the cache's first.
     skipped: usize,
     /// What the executor has committed: the history from there on up to some point, or all of it and part of a drafted path.
@@ -96,7 +98,8 @@ impl ModelDrafter {
     /// A drafter that has read nothing. `executor` is empty; `target_vocab` is the length of the target's rows of logits.
     pub fn new(executor: Box<dyn Executor>, target_vocab: usize) -> Self {
         let n_vocab = executor.shape().n_vocab.min(target_vocab);
-        Self { executor, n_vocab, history: Vec::new(), skipped: 0, cached: Vec::new(), mark: 0, logits: Vec::new() }
+        let (history, cached, logits) = (Vec::new(), Vec::new(), Vec::new());
+        Self { executor, n_vocab, history, window: WINDOW, skipped: 0, cached, mark: 0, logits }
     }
 
     /// The part of the history that the cache is about.
@@ -108,7 +111,7 @@ impl ModelDrafter {
     /// left after a rollback, or there is no room for another tree.
     fn to_skip(&self) -> usize {
         let n_cells = self.executor.shape().n_cells;
-        let (window, rest) = (WINDOW.min(n_cells / 2), REST.min(n_cells / 4));
+        let (window, rest) = (self.window.min(n_cells / 2), REST.min(n_cells / 4));
         let is_short = self.skipped > 0 && self.window().len() <= rest / 2;
         let is_full = self.window().len() + ROOM.min(n_cells / 8) > n_cells;
         let anew = |n: usize| self.history.len().saturating_sub(n + 1);
@@ -276,6 +279,10 @@ impl BatchDrafter for ModelDrafter {
             skipped if skipped == self.skipped => self.n_unread_here(),
             skipped => self.history.len().saturating_sub(skipped + 1),
         }
+    }
+
+    fn read_at_most(&mut self, tokens: usize) {
+        self.window = tokens.clamp(1, WINDOW);
     }
 
     fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer> {

@@ -11,6 +11,10 @@ use super::learning::Company;
 use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_of_priced};
 use super::{Drafting, LOOK_BACK, Speculation};
 
+/// Plain passes of the target that reading a prompt may take the draft model. It brings as much in an answer of some twenty tokens. A
+/// draft model of a sixteenth of the target's size reads all that it wants to in that time, one of a third of a tiny target does not.
+const READING: f64 = 7.0;
+
 impl Speculation {
     /// Shows a draft model that has not been used for a while what it has missed, when that is due. Returns the ms it took.
     pub(super) fn look_at_model(&mut self, prices: &Prices, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<f64> {
@@ -38,7 +42,9 @@ impl Speculation {
     /// Fails only if it is cancelled.
     pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<bool> {
         let is_wanted = matches!(self.drafting, Drafting::Auto | Drafting::Chain { .. });
+        let affordable = self.affordable();
         let Some(model) = self.model.as_mut().filter(|_| is_wanted) else { return Ok(false) };
+        model.read_at_most(affordable);
         let n_unread = model.n_unread();
         if n_unread == 0 {
             return Ok(false);
@@ -54,6 +60,15 @@ impl Speculation {
         self.cost.observe_draft_batch(n_unread.min(PRICED_ROWS), (now() - start) * share_of_priced(n_unread));
         self.learn_from_hindsight(&seen);
         Ok(!seen.is_empty())
+    }
+
+    /// Tokens of what it has not read that the draft model may read now.
+    fn affordable(&self) -> usize {
+        let plain_ms = self.cost.prices(self.history.len(), 1).plain_ms();
+        let token_ms = batch_ms(&draft_table(&self.cost, plain_ms), PRICED_ROWS) / PRICED_ROWS as f64;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of tokens; saturates")]
+        let tokens = (READING * plain_ms / token_ms) as usize;
+        tokens.max(LOOK_BACK)
     }
 
     /// Goes on without a draft model that has failed: it could only have made answers faster.

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::accept::{Choice, accept};
 use crate::cancel::Cancel;
@@ -157,28 +160,36 @@ fn saved_drafts_work_in_another_session() {
 }
 
 /// A draft model that always says one token and fails when it is cancelled.
-struct Parrot(usize);
+#[derive(Default)]
+struct Parrot {
+    unread: usize,
+    at_most: Arc<AtomicUsize>,
+}
 
 impl BatchDrafter for Parrot {
     fn commit(&mut self, _token: Token) {
-        self.0 += 1;
+        self.unread += 1;
     }
 
     fn n_unread(&self) -> usize {
-        self.0
+        self.unread
+    }
+
+    fn read_at_most(&mut self, tokens: usize) {
+        self.at_most.store(tokens, Ordering::Relaxed);
     }
 
     fn propose(&mut self, _tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer> {
         if cancel.is_cancelled() {
             return Err(crate::ErrorKind::Cancelled.into());
         }
-        self.0 = 0;
+        self.unread = 0;
         let claim = Claim { source: Source::Model, major: 11, minor: 0 };
         Ok(Answer { candidates: vec![vec![Candidate { token: 5, claim }]; nodes.len()], hindsight: Vec::new() })
     }
 
     fn look(&mut self, _n: usize, _cancel: &Cancel) -> Result<Vec<Hindsight>> {
-        self.0 = 0;
+        self.unread = 0;
         Ok(Vec::new())
     }
 
@@ -191,18 +202,37 @@ impl BatchDrafter for Parrot {
 
 #[test]
 fn a_draft_model_drafts_and_its_errors_come_through() {
-    let mut spec = speculation(Drafting::Auto).with_model(Box::new(Parrot(0)));
+    let mut spec = speculation(Drafting::Auto).with_model(Box::<Parrot>::default());
     read(&mut spec, &[1, 5]);
     let passes = decode(&mut spec, &[5; 60], 2);
     assert!(passes.len() < 20, "{passes:?}");
     let cancel = Cancel::new();
     cancel.cancel();
-    let mut chain = speculation(Drafting::Chain { n: 2 }).with_model(Box::new(Parrot(0)));
+    let mut chain = speculation(Drafting::Chain { n: 2 }).with_model(Box::<Parrot>::default());
     chain.read(1, None);
     assert!(chain.plan(0, 64, &|| 0.0, &cancel).unwrap_err().is_cancelled());
-    let mut context = speculation(Drafting::Context).with_model(Box::new(Parrot(0)));
+    let mut context = speculation(Drafting::Context).with_model(Box::<Parrot>::default());
     context.read(1, None);
     assert_eq!(context.plan(0, 64, &|| 0.0, &cancel).unwrap().growth.model_rounds, 0, "the model is not asked");
+}
+
+#[test]
+fn a_draft_model_reads_what_a_few_passes_of_the_target_pay_for() {
+    let at_most = |token_ms: f64| {
+        let parrot = Parrot::default();
+        let at_most = Arc::clone(&parrot.at_most);
+        let mut spec = speculation(Drafting::Auto).with_model(Box::new(parrot));
+        let plain = PassCost { rows: 1, leaves: 1, verify_ms: 30.0, ..PassCost::default() };
+        spec.cost.observe(&plain);
+        spec.cost.observe_draft_batch(64, 64.0 * token_ms);
+        read(&mut spec, &[1, 5]);
+        spec.let_model_read(&|| 0.0, &Cancel::new()).unwrap();
+        at_most.load(Ordering::Relaxed)
+    };
+    assert_eq!(at_most(0.5), 420, "seven passes of 30 ms");
+    assert_eq!(at_most(2.0), 105);
+    assert_eq!(at_most(50.0), LOOK_BACK, "enough to be judged by");
+    assert_eq!(at_most(0.0), usize::MAX);
 }
 
 #[test]

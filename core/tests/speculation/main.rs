@@ -167,6 +167,8 @@ impl BatchDrafter for SimulatedModel {
         self.history.saturating_sub(self.read + 1)
     }
 
+    fn read_at_most(&mut self, _tokens: usize) {}
+
     fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], _cancel: &Cancel) -> Result<Answer> {
         let hindsight = self.hindsight(8);
         self.spend(nodes.len() + self.n_unread());

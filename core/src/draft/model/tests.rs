@@ -220,6 +220,20 @@ fn of_a_long_text_the_end_is_read() {
 }
 
 #[test]
+fn no_more_is_read_than_is_allowed() {
+    let (mut drafter, rows_run) = drafter(40);
+    let cancel = Cancel::new();
+    drafter.read_at_most(30);
+    commit(&mut drafter, &(0..150).map(|i| i % 50).collect::<Vec<Token>>());
+    assert_eq!(drafter.n_unread(), 30);
+    drafter.look(2, &cancel).unwrap();
+    assert_eq!((rows_run.lock().unwrap().iter().sum::<usize>(), drafter.n_unread()), (30, 0));
+    drafter.read_at_most(usize::MAX);
+    commit(&mut drafter, &[1, 2]);
+    assert_eq!(drafter.n_unread(), 2, "what was left out stays out");
+}
+
+#[test]
 fn a_full_cache_begins_anew_with_the_end() {
     let (mut drafter, rows_run) = drafter(40);
     let cancel = Cancel::new();
