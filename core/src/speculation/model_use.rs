@@ -11,8 +11,8 @@ use super::learning::Company;
 use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_of_priced};
 use super::{Drafting, LOOK_BACK, Speculation};
 
-/// Plain passes of the target that reading a prompt may take the draft model. It brings as much in an answer of some twenty tokens. A
-/// draft model of a sixteenth of the target's size reads all that it wants to in that time, one of a third of a tiny target does not.
+/// Plain passes of the target that reading a prompt may take the draft model: it brings as many in an answer of some thirty tokens. One of
+/// a sixteenth of the target's size reads all that it wants to in that time, one of a third of a tiny target does not.
 const READING: f64 = 7.0;
 
 impl Speculation {
