@@ -62,8 +62,11 @@ impl Speculation {
         Ok(!seen.is_empty())
     }
 
-    /// Tokens of what it has not read that the draft model may read now.
+    /// Tokens of what it has not read that the draft model may read now; all, where drafting was ordered, whatever it costs.
     fn affordable(&self) -> usize {
+        if self.drafting != Drafting::Auto {
+            return usize::MAX;
+        }
         let plain_ms = self.cost.prices(self.history.len(), 1).plain_ms();
         let token_ms = batch_ms(&draft_table(&self.cost, plain_ms), PRICED_ROWS) / PRICED_ROWS as f64;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of tokens; saturates")]

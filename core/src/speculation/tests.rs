@@ -218,10 +218,10 @@ fn a_draft_model_drafts_and_its_errors_come_through() {
 
 #[test]
 fn a_draft_model_reads_what_a_few_passes_of_the_target_pay_for() {
-    let at_most = |token_ms: f64| {
+    let at_most = |drafting: Drafting, token_ms: f64| {
         let parrot = Parrot::default();
         let at_most = Arc::clone(&parrot.at_most);
-        let mut spec = speculation(Drafting::Auto).with_model(Box::new(parrot));
+        let mut spec = speculation(drafting).with_model(Box::new(parrot));
         let plain = PassCost { rows: 1, leaves: 1, verify_ms: 30.0, ..PassCost::default() };
         spec.cost.observe(&plain);
         spec.cost.observe_draft_batch(64, 64.0 * token_ms);
@@ -229,10 +229,11 @@ fn a_draft_model_reads_what_a_few_passes_of_the_target_pay_for() {
         spec.let_model_read(&|| 0.0, &Cancel::new()).unwrap();
         at_most.load(Ordering::Relaxed)
     };
-    assert_eq!(at_most(0.5), 420, "seven passes of 30 ms");
-    assert_eq!(at_most(2.0), 105);
-    assert_eq!(at_most(50.0), LOOK_BACK, "enough to be judged by");
-    assert_eq!(at_most(0.0), usize::MAX);
+    assert_eq!(at_most(Drafting::Auto, 0.5), 420, "seven passes of 30 ms");
+    assert_eq!(at_most(Drafting::Auto, 2.0), 105);
+    assert_eq!(at_most(Drafting::Auto, 50.0), LOOK_BACK, "enough to be judged by");
+    assert_eq!(at_most(Drafting::Auto, 0.0), usize::MAX);
+    assert_eq!(at_most(Drafting::Chain { n: 4 }, 50.0), usize::MAX, "ordered, whatever it costs");
 }
 
 #[test]
