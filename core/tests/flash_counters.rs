@@ -5,7 +5,7 @@
 mod common;
 
 use fulcrum::session::{GenerationOptions, SessionOptions};
-use fulcrum::{Drafting, ErrorKind, ExecutorChoice, MemoryBudget, Model, ModelOptions};
+use fulcrum::{Drafting, ErrorKind, ExecutorChoice, MemoryBudget, Model, ModelOptions, SamplerSettings};
 
 /// Bytes that this process has read with system calls, wherever they came from.
 fn bytes_read() -> u64 {
@@ -31,9 +31,14 @@ fn reported_bytes_are_the_systems_within_one_per_cent() {
     };
     let model = load(needed).unwrap();
     let session = model.session(SessionOptions::default()).unwrap();
-    let options = GenerationOptions { max_tokens: Some(20), drafting: Drafting::Off, ..Default::default() };
+    let vocabulary = model.vocabulary();
+    let ends = (0..).take(vocabulary.n_tokens()).filter(|&token| vocabulary.is_end_of_generation(token));
+    let sampler =
+        SamplerSettings { logit_bias: ends.map(|end| (end, f32::NEG_INFINITY)).collect(), ..Default::default() };
+    let options = GenerationOptions { max_tokens: Some(200), drafting: Drafting::Off, sampler, ..Default::default() };
     let before = bytes_read();
-    for _ in 0..8 {
+    // What is read ahead behind the end of a turn is no turn's, up to a megabyte each time: so few turns, and long ones.
+    for _ in 0..2 {
         session.complete("Once upon a time there was a little", &options).unwrap().finish().unwrap();
     }
     let counted = bytes_read() - before;
