@@ -36,7 +36,7 @@ const MAX_UNREAD: usize = 24;
 
 /// Unread tokens that are read at most. Where there are more, the cache is emptied and begins anew with so many of the latest; it grows
 /// beyond that as the text goes on. Reading whole prompts makes decoding behind them 4 % faster, and is worth it for answers of more than
-/// about 170 tokens.
+/// about 170 tokens. `speculation::model_use` mostly asks for less.
 const WINDOW: usize = 512;
 
 /// Tokens with which a cache begins anew that is full in the middle of an answer: reading them takes no longer than a pass or two of the

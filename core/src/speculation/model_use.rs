@@ -11,9 +11,9 @@ use super::learning::Company;
 use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_of_priced};
 use super::{Drafting, LOOK_BACK, Speculation};
 
-/// Plain passes of the target that reading a prompt may take the draft model: it brings as many in an answer of some thirty tokens. One of
-/// a sixteenth of the target's size reads all that it wants to in that time, one of a third of a tiny target does not.
-const READING: f64 = 7.0;
+/// Plain passes of the target that reading a prompt may take the draft model. What it has read makes the passes behind it fewer, at a
+/// falling rate: answers of fifteen to ninety tokens are over soonest with one to one and a half (ADR 3).
+const READING: f64 = 1.5;
 
 impl Speculation {
     /// Shows a draft model that has not been used for a while what it has missed, when that is due. Returns the ms it took.

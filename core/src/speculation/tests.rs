@@ -229,8 +229,8 @@ fn a_draft_model_reads_what_a_few_passes_of_the_target_pay_for() {
         spec.let_model_read(&|| 0.0, &Cancel::new()).unwrap();
         at_most.load(Ordering::Relaxed)
     };
-    assert_eq!(at_most(Drafting::Auto, 0.5), 420, "seven passes of 30 ms");
-    assert_eq!(at_most(Drafting::Auto, 2.0), 105);
+    assert_eq!(at_most(Drafting::Auto, 0.1), 450, "one and a half passes of 30 ms");
+    assert_eq!(at_most(Drafting::Auto, 0.5), 90);
     assert_eq!(at_most(Drafting::Auto, 50.0), LOOK_BACK, "enough to be judged by");
     assert_eq!(at_most(Drafting::Auto, 0.0), usize::MAX);
     assert_eq!(at_most(Drafting::Chain { n: 4 }, 50.0), usize::MAX, "ordered, whatever it costs");
