@@ -29,7 +29,7 @@ pub(super) fn label(calibration: &mut Calibration, tree: &DraftTree, node: NodeI
         let worth = |claim: Claim| calibration.probability(&Claims::of(claim));
         let best = claims.iter().rev().max_by(|a, b| worth(a.1).total_cmp(&worth(b.1)));
         if let Some(is_right) = best.map(|(token, _)| *token == chosen) {
-            calibration.observe_node(source, is_right, claims.iter().any(|(token, _)| *token == chosen));
+            calibration.observe_node(source, is_right);
             match company {
                 Company::All if source == Source::Model => {
                     let by_reach = |a: &NodeId, b: &NodeId| tree.nodes()[*a].reach.total_cmp(&tree.nodes()[*b].reach);

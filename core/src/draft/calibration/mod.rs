@@ -77,8 +77,6 @@ struct SourceTable {
     /// How often the best candidate at a node where the source proposed anything was right: lately, and in the long run.
     first: Count,
     first_long: Count,
-    /// How often any of them was: the coverage that Lever shrinks by.
-    any: Count,
 }
 
 impl SourceTable {
@@ -93,7 +91,6 @@ impl SourceTable {
             shift: 0.0,
             first: Count::default(),
             first_long: Count::default(),
-            any: Count::default(),
         }
     }
 
@@ -215,13 +212,11 @@ impl Calibration {
         }
     }
 
-    /// Learns from one reached row at which `source` proposed something: whether its best candidate, and whether any of its
-    /// candidates, was the target's choice.
-    pub fn observe_node(&mut self, source: Source, first_hit: bool, any_hit: bool) {
+    /// Learns from one reached row at which `source` proposed something: whether its best candidate was the target's choice.
+    pub fn observe_node(&mut self, source: Source, first_hit: bool) {
         let table = &mut self.sources[source.index()];
         table.first.observe(first_hit, FIRST_WINDOW);
         table.first_long.observe(first_hit, FIRST_LONG_WINDOW);
-        table.any.observe(any_hit, CELL_WINDOW);
     }
 
     /// How often the best candidate of `source` has been right lately, in [0, 1]; in the long run, where lately says little.
@@ -270,16 +265,6 @@ impl Calibration {
 
     fn with_company(&self, own: f64) -> f64 {
         own * (1.0 - self.spoiled.rate(SPOILED_PRIOR)) + (1.0 - own) * self.rescued.rate(RESCUED_PRIOR)
-    }
-
-    /// How often any candidate of `source` has been right lately, in [0, 1].
-    pub fn coverage(&self, source: Source) -> f64 {
-        self.sources[source.index()].any.rate(FIRST_PRIOR)
-    }
-
-    /// Reached rows at which `source` was checked, exponentially forgotten.
-    pub fn n_checked(&self, source: Source) -> f64 {
-        self.sources[source.index()].any.offers
     }
 }
 

@@ -89,23 +89,22 @@ fn agreement_has_its_own_record() {
 }
 
 #[test]
-fn coverage_and_first_rate_are_per_source() {
+fn the_first_rate_is_that_of_its_source() {
     let mut calibration = Calibration::new();
-    (0..200).for_each(|i| calibration.observe_node(Source::Model, i % 2 == 0, true));
+    (0..200).for_each(|i| calibration.observe_node(Source::Model, i % 2 == 0));
     assert!((calibration.first_rate(Source::Model) - 0.5).abs() < 0.03);
-    assert!(calibration.coverage(Source::Model) > 0.9);
-    assert_eq!(calibration.n_checked(Source::Recycle), 0.0);
+    assert!((calibration.first_rate(Source::Recycle) - FIRST_PRIOR).abs() < 1e-12);
 }
 
 #[test]
 fn a_bad_run_is_forgotten_and_a_bad_source_is_not() {
     let mut calibration = Calibration::new();
-    (0..300).for_each(|i| calibration.observe_node(Source::Model, i % 4 != 0, true));
-    (0..10).for_each(|_| calibration.observe_node(Source::Model, false, false));
+    (0..300).for_each(|i| calibration.observe_node(Source::Model, i % 4 != 0));
+    (0..10).for_each(|_| calibration.observe_node(Source::Model, false));
     assert!(calibration.first_rate(Source::Model) < 0.55);
     (0..40).for_each(|_| calibration.age(Source::Model));
     assert!(calibration.first_rate(Source::Model) > 0.65);
-    (0..600).for_each(|_| calibration.observe_node(Source::Model, false, false));
+    (0..600).for_each(|_| calibration.observe_node(Source::Model, false));
     (0..1000).for_each(|_| calibration.age(Source::Model));
     assert!(calibration.first_rate(Source::Model) < 0.1);
 }
@@ -115,12 +114,12 @@ fn what_other_sources_add_to_the_model_outlasts_its_absence() {
     let mut calibration = Calibration::new();
     for i in 0..200 {
         let model_hit = i % 4 != 0;
-        calibration.observe_node(Source::Model, model_hit, model_hit);
+        calibration.observe_node(Source::Model, model_hit);
         calibration.observe_company(0.9, model_hit, model_hit || i % 8 == 0);
     }
     assert!((calibration.first_rate(Source::Model) - 0.75).abs() < 0.08);
     assert!((calibration.mean_rate_in_company() - 0.87).abs() < 0.06, "{}", calibration.mean_rate_in_company());
-    (0..300).for_each(|_| calibration.observe_node(Source::Model, false, false));
+    (0..300).for_each(|_| calibration.observe_node(Source::Model, false));
     assert!((calibration.mean_rate_in_company() - 0.5).abs() < 0.1, "only the model itself was seen to fail");
 }
 
@@ -130,7 +129,7 @@ fn the_model_is_trusted_by_how_surely_the_token_before_was_foreseen() {
     assert_eq!(calibration.rates_in_company(), [calibration.mean_rate_in_company(); CLASSES]);
     for i in 0..400 {
         let (foreseen, hit) = if i % 2 == 0 { (0.99, true) } else { (0.1, i % 8 == 1) };
-        calibration.observe_node(Source::Model, hit, hit);
+        calibration.observe_node(Source::Model, hit);
         calibration.observe_company(foreseen, hit, hit);
     }
     let rates = calibration.rates_in_company();
