@@ -81,7 +81,7 @@ pub struct ModelDrafter {
     n_vocab: usize,
     history: Vec<Token>,
     /// Unread tokens that are read at most.
-    window: usize,
+    at_most: usize,
     /// Tokens of the history before the cache's first.
     skipped: usize,
     /// What the executor has committed: the history from there on up to some point, or all of it and part of a drafted path.
@@ -99,7 +99,7 @@ impl ModelDrafter {
     pub fn new(executor: Box<dyn Executor>, target_vocab: usize) -> Self {
         let n_vocab = executor.shape().n_vocab.min(target_vocab);
         let (history, cached, logits) = (Vec::new(), Vec::new(), Vec::new());
-        Self { executor, n_vocab, history, window: WINDOW, skipped: 0, cached, mark: 0, logits }
+        Self { executor, n_vocab, history, at_most: WINDOW, skipped: 0, cached, mark: 0, logits }
     }
 
     /// The part of the history that the cache is about.
@@ -111,7 +111,7 @@ impl ModelDrafter {
     /// left after a rollback, or there is no room for another tree.
     fn to_skip(&self) -> usize {
         let n_cells = self.executor.shape().n_cells;
-        let (window, rest) = (self.window.min(n_cells / 2), REST.min(n_cells / 4));
+        let (window, rest) = (self.at_most.min(n_cells / 2), REST.min(n_cells / 4));
         let is_short = self.skipped > 0 && self.window().len() <= rest / 2;
         let is_full = self.window().len() + ROOM.min(n_cells / 8) > n_cells;
         let anew = |n: usize| self.history.len().saturating_sub(n + 1);
@@ -282,7 +282,7 @@ impl BatchDrafter for ModelDrafter {
     }
 
     fn read_at_most(&mut self, tokens: usize) {
-        self.window = tokens.clamp(1, WINDOW);
+        self.at_most = tokens.clamp(1, WINDOW);
     }
 
     fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], cancel: &Cancel) -> Result<Answer> {
