@@ -110,11 +110,6 @@ impl Governor {
         }
     }
 
-    /// Passes gained over plain decoding and not yet lost again: negative while speculation is losing.
-    pub fn balance(&self) -> f64 {
-        self.balance
-    }
-
     /// Books a step. A step without a usable plain price is not booked.
     pub fn observe(&mut self, step: &Step) {
         let usable = step.plain_ms > 0.0 && step.plain_ms.is_finite() && step.total_ms.is_finite();

@@ -383,9 +383,13 @@ mod tests {
                 let rows: Vec<u32> = (0..parents.len() as u32).collect();
                 let mut mask = vec![7u16; rows.len() * 64];
                 cache.write_mask(&rows, window, 64, &mut mask);
+                let mut ancestors = vec![u64::MAX; rows.len()];
+                cache.write_ancestors(&rows, 1, &mut ancestors);
                 for &row in &rows {
+                    let path = path_to(parents, row);
+                    prop_assert_eq!(ancestors[row as usize], path.iter().fold(0, |bits, &r| bits | 1u64 << r));
                     let mut sequence = history.clone();
-                    sequence.extend(path_to(parents, row).iter().map(|&r| (pass, r)));
+                    sequence.extend(path.iter().map(|&r| (pass, r)));
                     prop_assert_eq!(cache.position(row) + 1, sequence.len());
                     let first = window.map_or(0, |w| sequence.len().saturating_sub(w));
                     let line = &mask[row as usize * 64..][..64];

@@ -4,12 +4,10 @@
 //! sources propose under the same parent is one node with the claims of both, so no row of the target is spent twice. Each
 //! node carries the estimated probability that the target agrees with it given its parent, and the product of those along its
 //! path, Lever's b̂ (arXiv 2605.16786, section 2.1), here called `reach`. A child never has more reach than its parent, so the
-//! best n nodes always form a tree, and flattening the selection of [`DraftTree::best_first`] needs no repair.
+//! best n nodes always form a tree.
 //!
 //! Deliberately not here: where candidates come from (`draft`), how many are worth verifying (`growth`), what is accepted
 //! (`accept`).
-
-use std::cmp::Ordering;
 
 use crate::row::Row;
 use crate::token::Token;
@@ -254,16 +252,6 @@ impl DraftTree {
         std::iter::successors(Some(node), |&id| self.nodes[id].parent)
     }
 
-    /// All nodes by falling reach, parents before children and older before newer where equal: every prefix is a tree.
-    pub fn best_first(&self) -> Vec<NodeId> {
-        let mut order: Vec<NodeId> = (0..self.nodes.len()).collect();
-        // Reach never rises along a path and ids do, so this order never puts a child before its parent.
-        order.sort_by(|&a, &b| {
-            self.nodes[b].reach.partial_cmp(&self.nodes[a].reach).unwrap_or(Ordering::Equal).then(a.cmp(&b))
-        });
-        order
-    }
-
     /// Rows of `selected`, a set of nodes that has each one's parent, in the order of their ids. Every row wants logits.
     ///
     /// The root is always in; a node whose parent was not selected is left out, so that the rows are always a tree.
@@ -303,21 +291,6 @@ impl FlatTree {
         let at = self.rows.iter().position(|r| r.parent == Some(row) && r.token == token)?;
         u32::try_from(at).ok()
     }
-}
-
-/// Who sees whom: `[rows, rows]`, row-major, `true` where the column is the row itself or an ancestor of it.
-///
-/// Rows that break the contract (a parent that does not come before its child) see only themselves.
-pub fn ancestry_mask(rows: &[Row]) -> Vec<bool> {
-    let n = rows.len();
-    let mut mask = vec![false; n * n];
-    for (row, parent) in rows.iter().map(|r| r.parent).enumerate() {
-        if let Some(parent) = parent.map(|p| p as usize).filter(|&p| p < row) {
-            mask.copy_within(parent * n..parent * n + n, row * n);
-        }
-        mask[row * n + row] = true;
-    }
-    mask
 }
 
 #[cfg(test)]
@@ -361,11 +334,11 @@ mod tests {
     fn flattens_to_golden_rows() {
         let tree = example();
         let row = |token, parent| Row { token, parent, wants_logits: true };
-        let flat = tree.flatten(&tree.best_first());
+        let flat = tree.flatten(&best_first(&tree));
         assert_eq!(flat.rows, [row(7, None), row(1, Some(0)), row(2, Some(1)), row(3, Some(1)), row(9, Some(0))]);
         assert_eq!(flat.n_leaves(), 3);
-        assert_eq!(tree.best_first(), [0, 1, 3, 4, 2]);
-        let best_three = tree.flatten(&tree.best_first()[..3]);
+        assert_eq!(best_first(&tree), [0, 1, 3, 4, 2]);
+        let best_three = tree.flatten(&best_first(&tree)[..3]);
         assert_eq!(best_three.rows, [row(7, None), row(1, Some(0)), row(3, Some(1))]);
         assert_eq!(best_three.nodes, [0, 1, 3]);
         assert_eq!(best_three.child(0, 1), Some(1));
@@ -379,20 +352,6 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_shows_ancestors_only() {
-        let flat = example().flatten(&[0, 1, 2, 3, 4]);
-        #[rustfmt::skip]
-        let golden = [
-            1, 0, 0, 0, 0,
-            1, 1, 0, 0, 0,
-            1, 1, 1, 0, 0,
-            1, 1, 0, 1, 0,
-            1, 0, 0, 0, 1,
-        ];
-        assert_eq!(ancestry_mask(&flat.rows), golden.map(|bit| bit == 1));
-    }
-
-    #[test]
     fn a_probability_that_is_none_is_clamped() {
         let mut tree = DraftTree::new(0);
         let node = tree.propose(ROOT, 1, claim(Source::Reuse));
@@ -402,6 +361,14 @@ mod tests {
         }
         tree.set_probability(ROOT, 0.0);
         assert_eq!(tree.nodes()[ROOT].reach, 1.0);
+    }
+
+    /// All nodes by falling reach, older before newer where equal. Reach never rises along a path and ids do, so that no child
+    /// comes before its parent.
+    fn best_first(tree: &DraftTree) -> Vec<NodeId> {
+        let mut order: Vec<NodeId> = (0..tree.len()).collect();
+        order.sort_by(|&a, &b| tree.nodes()[b].reach.total_cmp(&tree.nodes()[a].reach).then(a.cmp(&b)));
+        order
     }
 
     fn paths() -> impl Strategy<Value = Vec<(u8, Vec<(Token, f64)>)>> {
@@ -436,7 +403,7 @@ mod tests {
         #[test]
         fn every_path_survives_merge_and_flatten(paths in paths()) {
             let tree = merge(&paths);
-            let flat = tree.flatten(&tree.best_first());
+            let flat = tree.flatten(&best_first(&tree));
             prop_assert_eq!(flat.rows.len(), tree.len());
             let found = row_paths(&flat.rows);
             let distinct: BTreeSet<_> = found.iter().cloned().collect();
@@ -453,7 +420,7 @@ mod tests {
         #[test]
         fn every_prefix_of_the_best_first_order_is_a_tree(paths in paths(), keep in 1usize..40) {
             let tree = merge(&paths);
-            let order = tree.best_first();
+            let order = best_first(&tree);
             let selected = &order[..keep.min(order.len())];
             let flat = tree.flatten(selected);
             prop_assert_eq!(flat.rows.len(), selected.len());
@@ -464,19 +431,6 @@ mod tests {
             let least = selected.iter().map(|&n| tree.nodes()[n].reach).fold(1.0, f64::min);
             for node in (0..tree.len()).filter(|n| !selected.contains(n)) {
                 prop_assert!(tree.nodes()[node].reach <= least);
-            }
-        }
-
-        #[test]
-        fn the_mask_is_the_transitive_closure_of_parents(paths in paths()) {
-            let tree = merge(&paths);
-            let flat = tree.flatten(&tree.best_first());
-            let mask = ancestry_mask(&flat.rows);
-            for (i, &node) in flat.nodes.iter().enumerate() {
-                let above: BTreeSet<NodeId> = tree.ancestors(node).collect();
-                for (j, other) in flat.nodes.iter().enumerate() {
-                    prop_assert_eq!(mask[i * flat.rows.len() + j], above.contains(other));
-                }
             }
         }
     }

@@ -95,14 +95,6 @@ pub struct Growth {
     pub model_rounds: usize,
 }
 
-impl Growth {
-    /// Expected speed over plain decoding, drafting included; 1 if nothing is drafted and nothing was spent.
-    pub fn expected_speedup(&self) -> f64 {
-        let ms = self.pass_ms + self.model_ms;
-        if ms > 0.0 { self.expected_tokens * self.plain_ms / ms } else { 1.0 }
-    }
-}
-
 /// A frontier node in the order in which it is taken: more reach first, then older.
 #[derive(PartialEq)]
 struct Frontier {
