@@ -73,6 +73,12 @@ pub struct GenerationMetrics {
     pub project_s: f64,
     /// Of `decode_s`, choosing tokens.
     pub sample_s: f64,
+    /// Passes of several rows that were projected together, not one by one along the accepted path.
+    pub batched_passes: i64,
+    /// Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+    pub expected_on_demand_s: f64,
+    /// Seconds that projecting together was expected to take in the same passes.
+    pub expected_batched_s: f64,
     /// What `decode_s` without `draft_s` was expected to be, pass by pass.
     pub predicted_s: f64,
     /// Whether anything might have been drafted.
@@ -144,6 +150,9 @@ impl From<fulcrum::GenerationMetrics> for GenerationMetrics {
             verify_s: metrics.verify_s,
             project_s: metrics.project_s,
             sample_s: metrics.sample_s,
+            batched_passes: figure(metrics.batched_passes),
+            expected_on_demand_s: metrics.expected_on_demand_s,
+            expected_batched_s: metrics.expected_batched_s,
             predicted_s: metrics.predicted_s,
             drafting: metrics.drafting,
             prefill_flash: metrics.prefill_flash.into(),
