@@ -1,15 +1,12 @@
 //! Which drafted rows are accepted: pure functions of the tree and of what the target chooses.
 //!
-//! Two lossless rules. [`accept`] is *sample and match*: at each row take the token that plain decoding would take there (the
-//! argmax, or a sample of the target's own distribution with a generator keyed by seed and position) and go on if it is a
-//! child. It is exact for any candidates whatever, asks only for rows on the accepted path (so logits can be projected one
-//! row at a time, Lever 2.3), and the same seed gives the same text with any drafting. It is the default.
+//! The rule is *sample and match*: at each row take the token that plain decoding would take there (the argmax, or a sample of the
+//! target's own distribution with a generator keyed by seed and position) and go on if it is a child. It is exact for any
+//! candidates whatever, asks only for rows on the accepted path (so logits can be projected one row at a time, Lever 2.3), and
+//! the same seed gives the same text with any drafting.
 //!
-//! [`accept_speculative`] is multi-candidate speculative sampling (Leviathan et al. 2023; SpecInfer, Miao et al. 2024,
-//! algorithm 2): it accepts more when candidates were *sampled* from a draft model at high temperature, is exact in
-//! distribution, and gives up that reproducibility: the text depends on what was drafted.
-//!
-//! Deliberately not here: logits, samplers, random generators. Draws are passed in.
+//! Deliberately not here: logits, samplers, random generators; and speculative sampling (Leviathan et al. 2023), which accepts more
+//! of candidates that were drawn at random, and whose text depends on what was drafted.
 
 use crate::error::Result;
 use crate::token::Token;
@@ -68,88 +65,6 @@ pub fn accept(flat: &FlatTree, mut choose: impl FnMut(&[u32]) -> Result<Choice>)
             },
         }
     }
-}
-
-/// A candidate and how it was come by, for speculative sampling.
-#[derive(Clone, Copy, Debug)]
-pub struct Proposal<'a> {
-    /// The token proposed.
-    pub token: Token,
-    /// The distribution the token was drawn from, `[n_vocab]`, summing to one; `None` for a candidate that was not drawn
-    /// (retrieval, reuse, recycling, top-k): a point mass on `token`.
-    ///
-    /// Candidates drawn without replacement come in the order they were drawn, each with the distribution that was left when
-    /// it was drawn; a token drawn twice comes twice.
-    pub q: Option<&'a [f64]>,
-}
-
-/// Settles one node by speculative sampling: returns the token to emit and the index of the proposal it is, if it is one.
-///
-/// `p` is the target's distribution at the node, `[n_vocab]`, summing to one; it is used as scratch. `draw` gives independent
-/// uniform numbers in [0, 1). The token is distributed exactly as `p` provided the proposals were made as they say and the
-/// draws are independent of them.
-///
-/// Each proposal in turn is accepted with probability `min(1, p(a) / q(a))`; on rejection `p ← norm(max(0, p − q))`; when all
-/// are rejected the token is drawn from what is left.
-pub fn accept_speculative(
-    p: &mut [f64],
-    proposals: &[Proposal<'_>],
-    mut draw: impl FnMut() -> f64,
-) -> (Token, Option<usize>) {
-    for (i, proposal) in proposals.iter().enumerate() {
-        let at = proposal.token as usize;
-        let target = p.get(at).copied().unwrap_or(0.0);
-        let drafted = proposal.q.map_or(1.0, |q| q.get(at).copied().unwrap_or(0.0));
-        // Written as a product so that q = 0 (a caller's mistake) accepts only what the target can say.
-        if draw() * drafted < target {
-            return (proposal.token, Some(i));
-        }
-        let before = p.to_vec();
-        reject(p, *proposal);
-        if !normalise(p) {
-            // Only rounding leads here: p equalled q, so the rejection had probability zero. The target's word stands.
-            p.copy_from_slice(&before);
-        }
-    }
-    (pick(p, draw()), None)
-}
-
-/// `p ← max(0, p − q)`, not yet normalised.
-fn reject(p: &mut [f64], proposal: Proposal<'_>) {
-    match proposal.q {
-        Some(q) => p.iter_mut().zip(q).for_each(|(p, q)| *p = (*p - q).max(0.0)),
-        None => {
-            if let Some(p) = p.get_mut(proposal.token as usize) {
-                *p = 0.0;
-            }
-        }
-    }
-}
-
-/// Scales `p` to sum one; `false` if nothing is left.
-fn normalise(p: &mut [f64]) -> bool {
-    let sum: f64 = p.iter().sum();
-    if sum <= f64::EPSILON {
-        return false;
-    }
-    p.iter_mut().for_each(|p| *p /= sum);
-    true
-}
-
-/// The token at which the running sum of `p` passes `u`; the last possible one where rounding leaves a gap.
-fn pick(p: &[f64], u: f64) -> Token {
-    let mut sum = 0.0;
-    let mut last = 0;
-    for (token, &p) in (0..).zip(p) {
-        if p > 0.0 {
-            last = token;
-        }
-        sum += p;
-        if u < sum {
-            return token;
-        }
-    }
-    last
 }
 
 #[cfg(test)]
@@ -222,8 +137,14 @@ mod tests {
             bits as f64 / (1u64 << 53) as f64
         }
 
+        /// The token at which the running sum of `p` passes a uniform number.
         fn token(&mut self, p: &[f64]) -> Token {
-            pick(p, self.next())
+            let (u, mut sum) = (self.next(), 0.0);
+            let at = p.iter().position(|p| {
+                sum += p;
+                u < sum
+            });
+            Token::try_from(at.unwrap_or(p.len() - 1)).unwrap()
         }
     }
 
@@ -234,12 +155,6 @@ mod tests {
     fn target(path: &[Token]) -> Vec<f64> {
         let turn = path.iter().map(|&t| t as usize + 1).sum::<usize>();
         let weights = [0.55, 0.25, 0.15, 0.05];
-        (0..VOCAB).map(|t| weights[(t + turn) % VOCAB]).collect()
-    }
-
-    fn draft(path: &[Token]) -> Vec<f64> {
-        let turn = path.len() + 1;
-        let weights = [0.4, 0.3, 0.2, 0.1];
         (0..VOCAB).map(|t| weights[(t + turn) % VOCAB]).collect()
     }
 
@@ -262,67 +177,6 @@ mod tests {
 
     /// 63 degrees of freedom: 0.999 quantile 103.4.
     const CRITICAL: f64 = 103.4;
-
-    /// Draws texts of three tokens, one node after another, with the proposals that `propose` makes at each node.
-    fn sample_texts(
-        n: u64,
-        seed: u64,
-        propose: impl Fn(&[Token], &mut Uniform) -> Vec<(Token, Option<Vec<f64>>)>,
-    ) -> f64 {
-        let mut uniform = Uniform(seed);
-        let mut counts = [0u64; 64];
-        for _ in 0..n {
-            let mut path: Vec<Token> = Vec::new();
-            while path.len() < DEPTH {
-                let made = propose(&path, &mut uniform);
-                let proposals: Vec<_> =
-                    made.iter().map(|(token, q)| Proposal { token: *token, q: q.as_deref() }).collect();
-                let (token, _) = accept_speculative(&mut target(&path), &proposals, || uniform.next());
-                path.push(token);
-            }
-            counts[path.iter().fold(0, |code, &t| code * 4 + t as usize)] += 1;
-        }
-        chi_square(&counts, n)
-    }
-
-    #[test]
-    fn speculative_sampling_of_a_drawn_chain_is_exact() {
-        let chi = sample_texts(1_000_000, 1, |path, u| {
-            let q = draft(path);
-            vec![(u.token(&q), Some(q))]
-        });
-        assert!(chi < CRITICAL, "{chi}");
-    }
-
-    #[test]
-    fn speculative_sampling_of_drawn_branches_and_mixed_sources_is_exact() {
-        // Two draws with replacement, a retrieved token, then two draws without replacement.
-        let chi = sample_texts(1_000_000, 2, |path, u| {
-            let q = draft(path);
-            let mut made = vec![(u.token(&q), Some(q.clone())), (u.token(&q), Some(q.clone())), (2, None)];
-            let first = u.token(&q);
-            let mut left = q.clone();
-            left[first as usize] = 0.0;
-            normalise(&mut left);
-            made.push((first, Some(q)));
-            made.push((u.token(&left), Some(left)));
-            made
-        });
-        assert!(chi < CRITICAL, "{chi}");
-    }
-
-    #[test]
-    fn speculative_sampling_of_fixed_candidates_is_exact() {
-        let chi = sample_texts(1_000_000, 3, |path, _| vec![(0, None), (if path.len() == 1 { 3 } else { 1 }, None)]);
-        assert!(chi < CRITICAL, "{chi}");
-    }
-
-    #[test]
-    fn the_test_of_exactness_can_fail() {
-        // A proposal that says it was drawn and was not.
-        let chi = sample_texts(100_000, 4, |path, _| vec![(1, Some(draft(path)))]);
-        assert!(chi > 10.0 * CRITICAL, "{chi}");
-    }
 
     #[test]
     fn sample_and_match_is_exact_and_the_same_with_any_tree() {
