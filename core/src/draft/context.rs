@@ -110,16 +110,30 @@ impl ContextDrafter {
         self.automaton.bytes() + self.text.len() * (size_of::<Token>() + size_of::<TopK>())
     }
 
+    /// Text that is not history but may be quoted: documents, examples of the user's style.
+    pub fn add_context(&mut self, tokens: &[Token]) {
+        let start = self.forgotten + self.text.len();
+        self.store(SEPARATOR);
+        tokens.iter().for_each(|&token| self.store(token));
+        self.store(SEPARATOR);
+        self.handed_in.push(start..self.forgotten + self.text.len());
+        self.find_tail();
+    }
+
     /// Stored text and rows, to be saved: [`SEPARATOR`](Token::MAX) between texts.
     pub fn stored(&self) -> (&[Token], &[TopK]) {
         (&self.text, &self.rows)
     }
 
-    /// Puts saved text and rows (of equal length) in front of what is stored, as far as the capacity allows: the newest of it.
+    /// Puts saved text and rows (of equal length) in front of what is stored: the newest of it, half of what is free at most, because a
+    /// full store forgets its older half with the next token.
     pub fn restore(&mut self, text: &[Token], rows: &[TopK]) {
         let room = self.capacity.saturating_sub(self.text.len() + 1) / 2;
         let n = text.len().min(rows.len());
         let from = n - n.min(room);
+        if from == n {
+            return;
+        }
         let mut all_text = text[from..n].to_vec();
         let mut all_rows = rows[from..n].to_vec();
         all_text.push(SEPARATOR);
@@ -127,9 +141,9 @@ impl ContextDrafter {
         let added = all_text.len();
         all_text.append(&mut self.text);
         all_rows.append(&mut self.rows);
-        self.mark.stored += added;
+        self.mark.stored = self.mark.stored.max(self.forgotten) + added;
         for range in &mut self.handed_in {
-            *range = range.start + added..range.end + added;
+            *range = range.start.max(self.forgotten) + added..range.end + added;
         }
         self.handed_in.push(self.forgotten..self.forgotten + added);
         (self.text, self.rows) = (all_text, all_rows);
@@ -292,15 +306,6 @@ impl Drafter for ContextDrafter {
         if let Some(row) = self.last_row.and_then(|row| self.rows.get_mut(row)) {
             *row = *top;
         }
-    }
-
-    fn add_context(&mut self, tokens: &[Token]) {
-        let start = self.forgotten + self.text.len();
-        self.store(SEPARATOR);
-        tokens.iter().for_each(|&token| self.store(token));
-        self.store(SEPARATOR);
-        self.handed_in.push(start..self.forgotten + self.text.len());
-        self.find_tail();
     }
 
     fn begin(&mut self) {

@@ -76,9 +76,6 @@ pub trait Drafter: Send {
     /// What the target says behind `token` on a path that did not become history.
     fn said_elsewhere(&mut self, _token: Token, _top: &TopK) {}
 
-    /// Text that is not history but may be quoted: documents, examples of the user's style.
-    fn add_context(&mut self, _tokens: &[Token]) {}
-
     /// A new tree begins; its root is the last committed token.
     fn begin(&mut self) {}
 

@@ -188,6 +188,22 @@ mod tests {
         }
     }
 
+    /// An entry as bytes, mostly one that may be read.
+    fn any_entry() -> impl Strategy<Value = Vec<u8>> {
+        let token = || prop_oneof![20 => 0u32..100, 1 => 100u32..102, 1 => Just(Token::MAX)];
+        let len = prop_oneof![20 => 0u8..5, 1 => any::<u8>()];
+        let n = (TopK::ENCODED - 1) / 5;
+        (token(), len, prop::collection::vec(token(), n), prop::collection::vec(any::<u8>(), n)).prop_map(
+            |(token, len, tokens, weights)| {
+                let mut bytes = token.to_le_bytes().to_vec();
+                bytes.push(len);
+                tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()));
+                bytes.extend(weights);
+                bytes
+            },
+        )
+    }
+
     proptest! {
         #[test]
         fn any_damage_is_noticed(at in 0usize..200, bit in 0u8..8, cut in 0usize..200) {
@@ -196,6 +212,29 @@ mod tests {
             flipped[at % bytes.len()] ^= 1 << bit;
             prop_assert!(SavedDrafts::decode(&flipped, 42, 100).is_err());
             prop_assert!(SavedDrafts::decode(&bytes[..cut % bytes.len()], 42, 100).is_err());
+        }
+
+        #[test]
+        fn what_a_right_checksum_hides_is_refused_or_sound(
+            sections in prop::array::uniform2(prop::collection::vec(any_entry(), 0..4)),
+            more in prop::array::uniform2(-1i8..2), cut in prop::sample::select(vec![0usize, 0, 0, 1, 30])
+        ) {
+            let mut bytes = saved().encode(42);
+            bytes.truncate(HEADER - 8);
+            let counts: Vec<usize> =
+                sections.iter().zip(more).map(|(entries, more)| entries.len().saturating_add_signed(more.into())).collect();
+            counts.iter().for_each(|&count| bytes.extend(crate::draft::index(count).to_le_bytes()));
+            bytes.extend(sections.concat().concat());
+            bytes.truncate(bytes.len().saturating_sub(cut).max(HEADER));
+            bytes.extend(checksum(&bytes).to_le_bytes());
+            if let Ok(saved) = SavedDrafts::decode(&bytes, 42, 100) {
+                prop_assert_eq!(vec![saved.context.len(), saved.recycled.len()], counts);
+                let known = |token: Token| token < 100;
+                prop_assert!(saved.context.iter().all(|&(token, _)| known(token) || token == Token::MAX));
+                prop_assert!(saved.recycled.iter().all(|&(token, _)| known(token)));
+                let mut tops = saved.context.iter().chain(&saved.recycled).flat_map(|(_, top)| top.iter());
+                prop_assert!(tops.all(|(token, weight)| known(token) && (0.0..=1.0).contains(&weight)));
+            }
         }
 
         #[test]

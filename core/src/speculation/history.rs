@@ -1,7 +1,7 @@
 //! What the drafters hear of the text: prompts, app text, turns that are rolled back, conversations that end.
 
 use crate::draft::store::SavedDrafts;
-use crate::draft::{Drafter, ReuseDrafter, TopK};
+use crate::draft::{ReuseDrafter, TopK};
 use crate::growth::Expand;
 use crate::token::Token;
 use crate::tree::{DraftTree, ROOT};

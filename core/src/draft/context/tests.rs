@@ -158,6 +158,37 @@ proptest! {
     }
 
     #[test]
+    fn what_is_handed_in_is_kept_once_and_no_history_with_it(
+        steps in prop::collection::vec((0u8..6, prop::collection::vec(0u32..4, 0..40)), 1..20)
+    ) {
+        let handed_in = |drafter: &ContextDrafter| -> Vec<Token> {
+            drafter.text.iter().copied().filter(|&token| token >= 10 && token != SEPARATOR).collect()
+        };
+        let mut drafter = ContextDrafter::new(128);
+        for (step, text) in steps {
+            let quoted: Vec<Token> = text.iter().map(|token| token + 10).collect();
+            match step {
+                0 => read(&mut drafter, &text),
+                1 => drafter.add_context(&quoted),
+                2 => drafter.mark(),
+                3 => drafter.roll_back(),
+                4 => drafter.restore(&quoted, &vec![TopK::default(); quoted.len()]),
+                _ => {
+                    let mut before = handed_in(&drafter);
+                    drafter.forget_history();
+                    let mut after = handed_in(&drafter);
+                    before.sort_unstable();
+                    after.sort_unstable();
+                    prop_assert_eq!(after, before);
+                    prop_assert!(drafter.text.iter().all(|&token| token >= 10), "history was kept: {:?}", drafter.text);
+                }
+            }
+            prop_assert_eq!(drafter.rows.len(), drafter.text.len());
+            prop_assert!(drafter.text.len() <= 128);
+        }
+    }
+
+    #[test]
     fn never_proposes_a_separator_or_a_token_twice(
         texts in prop::collection::vec(prop::collection::vec(0u32..3, 0..20), 1..5)
     ) {
