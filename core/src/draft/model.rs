@@ -34,8 +34,8 @@ const WEIGHTS: [f64; 13] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0
 /// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
 const MAX_UNREAD: usize = 24;
 
-/// Unread tokens that are read at most. Where there are more, the cache is emptied and begins anew with so many of the latest; it grows
-/// beyond that as the text goes on. Reading whole prompts makes decoding behind them 4 % faster, and is worth it for answers of more than
+/// Unread tokens that are read at most, twice as many behind what was read already. Where there are more, the cache is emptied and begins
+/// anew with so many of the latest; it grows beyond that as the text goes on. Reading whole prompts makes decoding behind them 4 % faster, and is worth it for answers of more than
 /// about 170 tokens. `speculation::model_use` mostly asks for less.
 const WINDOW: usize = 512;
 
@@ -80,6 +80,8 @@ pub struct ModelDrafter {
     /// Tokens that both models know are below this.
     n_vocab: usize,
     history: Vec<Token>,
+    /// The tokens of the history from here on are all ones that the model knows.
+    known_from: usize,
     /// Unread tokens that are read at most.
     at_most: usize,
     /// Tokens of the history before the cache's first.
@@ -99,7 +101,7 @@ impl ModelDrafter {
     pub fn new(executor: Box<dyn Executor>, target_vocab: usize) -> Self {
         let n_vocab = executor.shape().n_vocab.min(target_vocab);
         let (history, cached, logits) = (Vec::new(), Vec::new(), Vec::new());
-        Self { executor, n_vocab, history, at_most: WINDOW, skipped: 0, cached, mark: 0, logits }
+        Self { executor, n_vocab, history, known_from: 0, at_most: WINDOW, skipped: 0, cached, mark: 0, logits }
     }
 
     /// The part of the history that the cache is about.
@@ -107,19 +109,33 @@ impl ModelDrafter {
         &self.history[self.skipped.min(self.history.len())..]
     }
 
-    /// Tokens of the history that the cache should leave out: those it does, unless too many behind them are unread, too few are
-    /// left after a rollback, or there is no room for another tree.
+    /// Tokens of the history that the cache should leave out: those it does, unless one behind them is none that the model knows, too
+    /// many are unread, too few are left after a rollback, or there is no room for another tree. What was read is not given up for
+    /// reading a few tokens less.
     fn to_skip(&self) -> usize {
         let n_cells = self.executor.shape().n_cells;
         let (window, rest) = (self.at_most.min(n_cells / 2), REST.min(n_cells / 4));
         let is_short = self.skipped > 0 && self.window().len() <= rest / 2;
         let is_full = self.window().len() + ROOM.min(n_cells / 8) > n_cells;
+        let unread = self.n_unread_here();
+        let has_read = self.window().len() > unread + 1;
+        let is_much = unread > if has_read && !is_full { 2 * window } else { window };
         let anew = |n: usize| self.history.len().saturating_sub(n + 1);
-        match self.n_unread_here() {
-            unread if is_short || unread > window => anew(window),
-            _ if is_full => anew(rest),
-            _ => self.skipped,
-        }
+        let skipped = match () {
+            () if is_short || is_much => anew(window),
+            () if is_full => anew(rest),
+            () => self.skipped,
+        };
+        skipped.max(self.known_from)
+    }
+
+    fn knows(&self, token: Token) -> bool {
+        (token as usize) < self.executor.shape().n_vocab
+    }
+
+    fn truncate_history(&mut self, len: usize) {
+        self.history.truncate(len);
+        self.known_from = self.history.iter().rposition(|&token| !self.knows(token)).map_or(0, |at| at + 1);
     }
 
     /// Unread tokens of the window but its last.
@@ -196,7 +212,11 @@ impl ModelDrafter {
         let mut batch = Batch::default();
         for &i in order {
             let before = batch.rows.len();
-            let end = add_path(&mut batch.rows, &paths[i][start..]);
+            let path = &paths[i][start..];
+            if !path.iter().all(|&token| self.knows(token)) {
+                continue;
+            }
+            let end = add_path(&mut batch.rows, path);
             match end.filter(|_| self.fits(batch.rows.len())) {
                 Some(row) => batch.asked.push((i, row)),
                 None => batch.rows.truncate(before),
@@ -272,6 +292,9 @@ fn add_path(rows: &mut Vec<Row>, path: &[Token]) -> Option<u32> {
 impl BatchDrafter for ModelDrafter {
     fn commit(&mut self, token: Token) {
         self.history.push(token);
+        if !self.knows(token) {
+            self.known_from = self.history.len();
+        }
     }
 
     fn n_unread(&self) -> usize {
@@ -340,7 +363,7 @@ impl BatchDrafter for ModelDrafter {
 
     fn rewind(&mut self, len: usize) {
         // The cache is compared with the history before it is used, so it needs no truncation here.
-        self.history.truncate(len);
+        self.truncate_history(len);
     }
 
     fn mark(&mut self) {
@@ -348,6 +371,6 @@ impl BatchDrafter for ModelDrafter {
     }
 
     fn roll_back(&mut self) {
-        self.history.truncate(self.mark);
+        self.truncate_history(self.mark);
     }
 }

@@ -38,6 +38,7 @@ impl Executor for Adder {
     fn begin(&mut self, rows: &[Row]) -> Result<()> {
         assert!(self.pass.is_empty() && !rows.is_empty() && rows.len() <= self.shape.max_rows);
         assert!(self.cache.len() + rows.len() <= self.shape.n_cells);
+        assert!(rows.iter().all(|row| (row.token as usize) < self.shape.n_vocab));
         assert!((0u32..).zip(rows).all(|(i, row)| row.parent.is_none_or(|p| p < i)));
         self.rows_run.lock().unwrap().push(rows.len());
         self.pass = rows.to_vec();
@@ -231,6 +232,47 @@ fn no_more_is_read_than_is_allowed() {
     drafter.read_at_most(usize::MAX);
     commit(&mut drafter, &[1, 2]);
     assert_eq!(drafter.n_unread(), 2, "what was left out stays out");
+}
+
+#[test]
+fn what_was_read_is_not_given_up_for_a_few_tokens_more() {
+    let (mut drafter, rows_run) = drafter(40);
+    let cancel = Cancel::new();
+    commit(&mut drafter, &(0..101).map(|i| i % 50).collect::<Vec<Token>>());
+    drafter.look(0, &cancel).unwrap();
+    rows_run.lock().unwrap().clear();
+    drafter.read_at_most(30);
+    commit(&mut drafter, &[1; 31]);
+    drafter.look(0, &cancel).unwrap();
+    assert_eq!((rows_run.lock().unwrap().iter().sum::<usize>(), drafter.window().len()), (31, 132));
+    commit(&mut drafter, &[2; 61]);
+    assert_eq!((drafter.n_unread(), drafter.window().len()), (30, 193), "twice as many are too many");
+    drafter.look(0, &cancel).unwrap();
+    assert_eq!(drafter.window().len(), 31);
+}
+
+#[test]
+fn tokens_that_it_does_not_know_are_never_shown_to_it() {
+    let (mut drafter, _) = drafter(40);
+    let cancel = Cancel::new();
+    let unknown = Token::try_from(drafter.executor.shape().n_vocab).unwrap();
+    commit(&mut drafter, &[1, 2, 3]);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(3), &[ROOT], &cancel).unwrap().candidates), [5]);
+    drafter.mark();
+    commit(&mut drafter, &[4, unknown]);
+    assert_eq!(drafter.n_unread(), 0);
+    let none = drafter.propose(&DraftTree::new(unknown), &[ROOT], &cancel).unwrap();
+    assert!(none.candidates[0].is_empty());
+    commit(&mut drafter, &[6, 7]);
+    let mut tree = DraftTree::new(7);
+    let odd = child(&mut tree, ROOT, unknown, 0.9);
+    let behind = child(&mut tree, odd, 8, 0.9);
+    let found = drafter.propose(&tree, &[ROOT, odd, behind], &cancel).unwrap();
+    assert_eq!(found.candidates.iter().map(Vec::len).collect::<Vec<_>>(), [4, 0, 0]);
+    assert_eq!(firsts(&found.candidates[..1]), [13]);
+    drafter.roll_back();
+    commit(&mut drafter, &[4]);
+    assert_eq!(firsts(&drafter.propose(&DraftTree::new(4), &[ROOT], &cancel).unwrap().candidates), [7]);
 }
 
 #[test]
