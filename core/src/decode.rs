@@ -107,7 +107,8 @@ impl Generation<'_> {
         let (planned, read) = (clock.ms(), self.ledger.flash());
         self.ledger.verify(&plan.flat.rows, self.cancel)?;
         let verified = clock.ms() - planned;
-        cost.io_ms = self.ledger.flash().since(&read).stalled_s * 1e3;
+        let read = self.ledger.flash().since(&read);
+        (cost.io_ms, cost.read_ms) = (read.stalled_s * 1e3, read.busy_s * 1e3);
         cost.verify_ms = (verified - cost.io_ms).max(0.0);
         projector.begin(rows, plan.projection.batched);
         let accepted = self.accept(&plan, text, projector, &mut cost)?;

@@ -1,8 +1,9 @@
 //! What a cycle costs: measured on line, predicted for the shapes that growth considers.
 //!
 //! A cycle is draft, verify, projection, sampling and bookkeeping. Verify is a table by rows for each bucket of cached length
-//! (Lever's online table, arXiv 2605.16786, section 2.1), with a surcharge per leaf for executors that pay for leaves, and an
-//! I/O part that every cycle pays once: it counts in the cycle and not in the margin, which is why slow flash grows big trees.
+//! (Lever's online table, arXiv 2605.16786, section 2.1), with a surcharge per leaf for executors that pay for leaves. A pass whose
+//! weights are read from flash takes at least as long as reading them: below that rows are free, which is why slow flash grows big
+//! trees, and above it reading is.
 //! Shapes unseen at one cached length take the nearest length's figure, scaled by how the two compare where both were seen.
 //! A *pace* common to all shapes follows heat and busy neighbours, so that shapes not run lately do not keep yesterday's price.
 //!
@@ -45,6 +46,8 @@ pub struct PassCost {
     pub verify_ms: f64,
     /// Waiting for weights from flash that no computation covered.
     pub io_ms: f64,
+    /// The part of `verify_ms + io_ms` during which weights were being read.
+    pub read_ms: f64,
     /// Rows projected, in calls of `projected_per_call` rows each.
     pub projected: usize,
     /// Rows per call of the projection: 1 on demand, all of them batched.
@@ -80,13 +83,13 @@ pub struct Projection {
 /// Prices of one moment, at one cached length: what growth plans with. A plain value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prices {
-    /// Layers by rows, ms, `[max_rows + 1]`, non-decreasing.
+    /// Layers by rows, waiting for weights included, ms, `[max_rows + 1]`, non-decreasing.
     pub verify_ms: Vec<f64>,
     /// Projection in one call by rows, ms, `[max_rows + 1]`, non-decreasing.
     pub project_ms: Vec<f64>,
     /// Surcharge per leaf beyond the first, ms.
     pub leaf_ms: f64,
-    /// Paid once per cycle whatever its rows, ms: exposed I/O and bookkeeping.
+    /// Bookkeeping, paid once per cycle whatever its rows, ms.
     pub fixed_ms: f64,
     /// Per emitted token, ms.
     pub sample_ms: f64,
@@ -141,8 +144,9 @@ pub struct CostModel {
     /// Other sources: proposing at one node.
     draft: [Window; Source::COUNT],
     leaf: Window,
-    io: Window,
-    /// What stands for `io` until a pass was measured.
+    /// What a pass takes at least, however little it computes: reading its weights.
+    read: Window,
+    /// What stands for `read` until a pass was measured.
     prompt_read_ms: f64,
     sample: Window,
     overhead: Window,
@@ -154,7 +158,8 @@ impl CostModel {
     /// Takes a pass into account. Times that are not finite or negative are ignored.
     pub fn observe(&mut self, pass: &PassCost) {
         self.observe_verify(pass);
-        self.io.push(pass.io_ms);
+        // Where computing waits, that is the whole pass; where it does not, what reading took beside it.
+        self.read.push(pass.verify_ms.min(pass.read_ms) + pass.io_ms);
         self.overhead.push(pass.overhead_ms);
         if pass.sampled > 0 {
             self.sample.push(pass.sample_ms / pass.sampled as f64);
@@ -188,7 +193,7 @@ impl CostModel {
 
     /// Takes `ms` for the layers of `rows` rows of a prompt behind `cached` positions into account, without waiting for weights: the
     /// far end of the curve, which bounds what trees cost before any was tried. `read_ms` went by while weights were being read: a pass
-    /// of few rows will wait for most of that.
+    /// of few rows will take as long.
     pub fn observe_prefill(&mut self, rows: usize, cached: usize, ms: f64, read_ms: f64) {
         self.prompt_read_ms = read_ms;
         if rows >= MIN_PREFILL && ms.is_finite() && ms > 0.0 {
@@ -259,13 +264,14 @@ impl CostModel {
     /// Prices of passes of up to `max_rows` rows behind `cached` committed positions.
     pub fn prices(&self, cached: usize, max_rows: usize) -> Prices {
         let pace = self.pace();
+        let read_ms = self.read.median().unwrap_or(self.prompt_read_ms);
         let mut verify_ms = table(&self.points_near(cached / BUCKET), max_rows);
-        verify_ms.iter_mut().for_each(|ms| *ms *= pace);
+        verify_ms.iter_mut().skip(1).for_each(|ms| *ms = (*ms * pace).max(read_ms));
         Prices {
             verify_ms,
             project_ms: self.project.table(max_rows),
             leaf_ms: self.leaf_ms(),
-            fixed_ms: self.io.median().unwrap_or(self.prompt_read_ms) + self.overhead.median().unwrap_or(0.0),
+            fixed_ms: self.overhead.median().unwrap_or(0.0),
             sample_ms: self.sample.median().unwrap_or(0.0),
             row_ms: Source::ALL.iter().filter(|&&s| s != Source::Model).map(|&s| self.draft_ms(s)).sum(),
         }
@@ -384,24 +390,40 @@ mod tests {
         assert!((prices.verify_ms[1] / 26.5 - 1.0).abs() < 0.1, "{}", prices.verify_ms[1]);
     }
 
+    /// A pass that computes for `compute_ms` while its weights are read for `flash_ms`.
+    fn streamed(rows: usize, compute_ms: f64, flash_ms: f64) -> PassCost {
+        let io_ms = (flash_ms - compute_ms).max(0.0);
+        PassCost { io_ms, read_ms: flash_ms, ..pass(rows, 0, compute_ms) }
+    }
+
     #[test]
     fn what_a_prompt_read_is_expected_of_the_first_pass_and_measured_from_then_on() {
         let mut model = CostModel::default();
         model.observe_prefill(512, 0, 800.0, 2000.0);
-        assert!((2000.0..2110.0).contains(&model.prices(0, 8).plain_ms()), "{}", model.prices(0, 8).plain_ms());
-        model.observe(&PassCost { io_ms: 950.0, ..pass(1, 0, 50.0) });
+        assert!((model.prices(0, 8).plain_ms() - 2000.0).abs() < 1e-6);
+        model.observe(&streamed(1, 50.0, 1000.0));
         assert!((model.prices(0, 8).plain_ms() - 1000.0).abs() < 1e-6);
     }
 
     #[test]
-    fn io_is_in_the_cycle_and_not_in_the_margin() {
+    fn rows_are_free_while_weights_are_being_read() {
         let mut model = measured(&GGML, 0);
-        let before = model.prices(0, 8);
-        (0..9).for_each(|_| model.observe(&PassCost { io_ms: 950.0, ..pass(4, 0, 63.0) }));
-        let after = model.prices(0, 8);
-        let margin = |p: &Prices| p.cycle_ms(5, 1, 1.0) - p.cycle_ms(4, 1, 1.0);
-        assert!((margin(&after) - margin(&before)).abs() < 1e-6);
-        assert!((after.plain_ms() - before.plain_ms() - 950.0).abs() < 1e-6);
+        (0..9).for_each(|_| model.observe(&streamed(4, 63.0, 950.0)));
+        let prices = model.prices(0, 64);
+        assert!((prices.plain_ms() - 950.0).abs() < 1e-6);
+        assert!((prices.cycle_ms(64, 1, 1.0) - 950.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn passes_that_compute_for_longer_than_they_read_say_what_plain_ones_wait_for() {
+        let mut model = CostModel::default();
+        model.observe(&streamed(1, 93.0, 200.0));
+        (0..20).for_each(|_| model.observe(&streamed(16, 232.0, 200.0)));
+        let prices = model.prices(0, 16);
+        assert!((prices.plain_ms() - 200.0).abs() < 1e-6, "{}", prices.plain_ms());
+        assert!((prices.cycle_ms(16, 1, 1.0) - 232.0).abs() < 1e-6, "{}", prices.cycle_ms(16, 1, 1.0));
+        (0..20).for_each(|_| model.observe(&streamed(16, 232.0, 120.0)));
+        assert!((model.prices(0, 16).plain_ms() - 120.0).abs() < 1e-6, "faster flash is noticed");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{BUCKET, CostModel};
 use crate::tree::Source;
 
 /// Changes when the meaning of the figures does; other versions are ignored.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Rows and buckets beyond which figures in a file are ignored: trees have 64 rows at most, and of contexts of more than 128 thousand
 /// tokens the beginning is kept.
@@ -44,7 +44,7 @@ pub struct Profile {
     draft_model: Curve,
     draft: Vec<Window>,
     leaf: Window,
-    io: Window,
+    read: Window,
     sample: Window,
     overhead: Window,
 }
@@ -60,7 +60,7 @@ impl CostModel {
             draft_model: self.draft_model.clone(),
             draft: self.draft.to_vec(),
             leaf: self.leaf.clone(),
-            io: self.io.clone(),
+            read: self.read.clone(),
             sample: self.sample.clone(),
             overhead: self.overhead.clone(),
         }
@@ -84,7 +84,7 @@ impl CostModel {
             draft_model: seed_curve(&profile.draft_model),
             draft,
             leaf: seed(&profile.leaf),
-            io: seed(&profile.io),
+            read: seed(&profile.read),
             prompt_read_ms: 0.0,
             sample: seed(&profile.sample),
             overhead: seed(&profile.overhead),
