@@ -14,7 +14,7 @@
 //!
 //! Deliberately not here: clocks and drafts. Figures in, mode out.
 
-/// Share of plain decoding time that shadow drafting may cost, and again that looking after a draft model may cost.
+/// Share of plain decoding time that drafting in the shadow may cost, and again that looking at a draft model may cost.
 pub const ALLOWANCE: f64 = 0.008;
 
 /// Passes that speculation may lose before it is turned off, and the most past gain that may be lost on top.
@@ -60,6 +60,8 @@ pub struct Step {
     pub total_ms: f64,
     /// Ms of drafting, draft model included.
     pub draft_ms: f64,
+    /// Of that, the draft model.
+    pub model_ms: f64,
     /// Ms that a plain pass would have cost, as the cost model has it.
     pub plain_ms: f64,
 }
@@ -120,7 +122,9 @@ impl Governor {
         let draft = step.draft_ms / step.plain_ms;
         let earned = ALLOWANCE * step.emitted as f64;
         if step.mode != Mode::Speculate {
-            self.allowance = (self.allowance + earned - draft).min(0.5);
+            // A look at the draft model has waited until it was earned.
+            let shadow = (step.draft_ms - step.model_ms) / step.plain_ms;
+            self.allowance = (self.allowance + earned - shadow).min(0.5);
             return;
         }
         // A root-only pass is plain decoding: its noise is nobody's gain, only the drafting was extra.
@@ -186,7 +190,15 @@ mod tests {
     use super::*;
 
     fn step(mode: Mode, emitted: usize, passes: f64) -> Step {
-        Step { mode, emitted, drafted: passes != 1.0, total_ms: passes * 30.0, draft_ms: 0.0, plain_ms: 30.0 }
+        Step {
+            mode,
+            emitted,
+            drafted: passes != 1.0,
+            total_ms: passes * 30.0,
+            draft_ms: 0.0,
+            model_ms: 0.0,
+            plain_ms: 30.0,
+        }
     }
 
     /// A synthetic workload: every verified tree costs `passes` and emits `1 + accepted(token)` tokens; shadow trees are followed
@@ -214,6 +226,7 @@ mod tests {
                 drafted,
                 total_ms: cost * 30.0,
                 draft_ms: draft * 30.0,
+                model_ms: 0.0,
                 plain_ms: 30.0,
             });
             if let Some((left, would)) = shadow_left.take() {
@@ -296,14 +309,19 @@ mod tests {
     fn a_model_is_looked_at_at_growing_intervals_and_within_its_allowance() {
         let mut governor = Governor::new();
         let mut looks = Vec::new();
+        (0..9).for_each(|_| governor.observe(&step(Mode::Speculate, 1, 2.0)));
+        governor.model_was_used();
         for token in 0..4000 {
-            governor.observe(&step(Mode::Plain, 1, 1.0));
-            if governor.should_look_at_model(5.0, 30.0) {
+            let looked = governor.mode() == Mode::Shadow && governor.should_look_at_model(5.0, 30.0);
+            let model_ms = if looked { 5.0 } else { 0.0 };
+            if looked {
                 looks.push(token);
                 governor.observe_look(0.9);
             }
+            assert_eq!(governor.mode(), Mode::Shadow, "a look takes nothing from the shadow's allowance");
+            governor.observe(&Step { draft_ms: model_ms, model_ms, ..step(Mode::Shadow, 1, 1.0) });
         }
-        assert_eq!(looks[..4], [31, 95, 159, 223]);
+        assert_eq!(looks[..4], [32, 96, 160, 224]);
         assert!(looks.len() as f64 * 5.0 < ALLOWANCE * 4000.0 * 30.0);
         let mut dear = Governor::new();
         (0..100).for_each(|_| dear.observe(&step(Mode::Plain, 1, 1.0)));

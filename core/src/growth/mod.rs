@@ -6,7 +6,8 @@
 //!
 //! The stop: Lever's is right where each further row costs more than the last, and real kernels are not like that (ggml: the second
 //! row costs a whole pass, the next two next to nothing; kernels work in groups of four). So growth goes on while an optimist could
-//! still hope, every prefix is priced, and the best one is taken: the true optimum for free candidates under any cost curve.
+//! still hope, every prefix is priced, and the best one is taken: the true optimum for free candidates under any cost by rows. Where
+//! leaves cost something, another tree of the same size may be better.
 //!
 //! The aim: the best ratio of each pass by itself is not the best ratio of them all. A pass over sure text would stop where it falls
 //! below its own high rate, and leave to the next pass what that one does at a lower rate; a pass over doubtful text would go on too

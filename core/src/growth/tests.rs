@@ -391,9 +391,14 @@ proptest! {
 
     #[test]
     fn dearer_rows_never_give_a_bigger_tree_and_a_dearer_cycle_never_a_smaller_one(
-        candidates in candidates(), fixed in 1.0f64..100.0, slope in 0.0f64..30.0, more in 0.0f64..30.0
+        candidates in candidates(), fixed in 1.0f64..100.0, slope in 0.0f64..30.0, more in 0.0f64..30.0, speedup in 1.0f64..5.0
     ) {
-        let rows = |fixed, slope| run(sources(&candidates), &linear(fixed, slope), Limits::default()).1.selected.len();
+        let rows = |fixed, slope| {
+            let prices = linear(fixed, slope);
+            let rate = speedup / prices.plain_ms();
+            let growth = grow(&mut DraftTree::new(0), &mut sources(&candidates), &prices, rate, Limits::default());
+            growth.unwrap().selected.len()
+        };
         prop_assert!(rows(fixed, slope + more) <= rows(fixed, slope));
         prop_assert!(rows(fixed + more, slope) >= rows(fixed, slope));
     }

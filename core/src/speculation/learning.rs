@@ -57,8 +57,12 @@ pub(super) fn verified_path<'a>(
     let mut drafted: Vec<Token> = emitted[..accepted.n_drafted()].to_vec();
     let mut row = accepted.path.last().copied().unwrap_or(0);
     let mut is_known = true;
-    // Parents come first and rows stand in order of proposal, so the first child is the likeliest source's best.
-    while let Some(child) = plan.flat.rows.iter().position(|r| r.parent == Some(row)) {
+    let reach = |child: usize| plan.tree.nodes()[plan.flat.nodes[child]].reach;
+    let likeliest = |row: u32| {
+        let children = (0..plan.flat.rows.len()).rev().filter(|&child| plan.flat.rows[child].parent == Some(row));
+        children.max_by(|&a, &b| reach(a).total_cmp(&reach(b)))
+    };
+    while let Some(child) = likeliest(row) {
         drafted.push(plan.flat.rows[child].token);
         row = u32::try_from(child).unwrap_or(u32::MAX);
         let said = said_at(row).and_then(TopK::first).filter(|_| is_known);

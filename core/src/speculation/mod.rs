@@ -141,16 +141,6 @@ impl Speculation {
         Experience { cost: self.cost.clone(), kinds: self.kinds.clone(), worth: self.worth }
     }
 
-    /// What was measured so far.
-    pub fn cost(&self) -> &CostModel {
-        &self.cost
-    }
-
-    /// The account that keeps speculation from losing.
-    pub fn governor(&self) -> &Governor {
-        &self.governor
-    }
-
     /// What the sources' words have been worth.
     pub fn calibration(&self) -> &Calibration {
         self.kinds.current()

@@ -5,14 +5,15 @@ use crate::cost::Prices;
 use crate::draft::Hindsight;
 use crate::error::{Error, Result};
 use crate::growth;
-use crate::tree::{DraftTree, ROOT};
+use crate::tree::{DraftTree, ROOT, Source};
 
 use super::learning::Company;
 use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_of_priced};
 use super::{Drafting, LOOK_BACK, Speculation};
 
 /// Plain passes of the target that reading a prompt may take the draft model. What it has read makes the passes behind it fewer, at a
-/// falling rate: answers of fifteen to ninety tokens are over soonest with one to one and a half (ADR 3).
+/// falling rate: answers of fifteen to ninety tokens are over soonest with one to one and a half (ADR 3). A model by whose record drafts
+/// would win nothing reads only as much as keeps that record.
 const READING: f64 = 1.5;
 
 impl Speculation {
@@ -29,22 +30,33 @@ impl Speculation {
             return Ok(0.0);
         }
         let start = now();
-        if self.let_model_read(now, cancel)? {
+        if self.show_model(self.affordable(), now, cancel)? {
             let rate = self.kinds.current().mean_rate_in_company();
             self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }
         Ok(now() - start)
     }
 
-    /// Lets the draft model read what it has not read, and judges it by what it would have said there. Says whether there was
-    /// anything to judge it by. To be called behind every prefill: a prompt is too long to be read when the first draft is due.
+    /// Lets the draft model read of a prompt what it may, and judges it by what it would have said there. To be called behind every
+    /// prefill: a prompt is too long to be read when the first draft is due.
     ///
     /// Fails only if it is cancelled.
-    pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<bool> {
-        let is_wanted = matches!(self.drafting, Drafting::Auto | Drafting::Chain { .. });
-        let affordable = self.affordable();
-        let Some(model) = self.model.as_mut().filter(|_| is_wanted) else { return Ok(false) };
-        model.read_at_most(affordable);
+    pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
+        let at_most = match self.drafting {
+            Drafting::Auto if self.model_could_win() => self.affordable(),
+            Drafting::Auto => LOOK_BACK,
+            // Ordered, whatever it costs.
+            Drafting::Chain { .. } => usize::MAX,
+            Drafting::Context | Drafting::Off => return Ok(()),
+        };
+        self.show_model(at_most, now, cancel).map(|_| ())
+    }
+
+    /// Lets the draft model read what it has not read, `at_most` so many tokens, and judges it by that. Says whether there was anything to
+    /// judge it by.
+    fn show_model(&mut self, at_most: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<bool> {
+        let Some(model) = self.model.as_mut() else { return Ok(false) };
+        model.read_at_most(at_most);
         let n_unread = model.n_unread();
         if n_unread == 0 {
             return Ok(false);
@@ -62,11 +74,15 @@ impl Speculation {
         Ok(!seen.is_empty())
     }
 
-    /// Tokens of what it has not read that the draft model may read now; all, where drafting was ordered, whatever it costs.
+    /// Whether drafts of the model alone would make decoding faster, unless its record says that they do not.
+    fn model_could_win(&self) -> bool {
+        let prices = self.cost.prices(self.history.len(), self.limits.max_rows);
+        let call_ms = batch_ms(&draft_table(&self.cost, prices.plain_ms()), 1);
+        growth::chain_speedup(&prices, self.kinds.current().hoped_first_rate(Source::Model), call_ms) > 1.0
+    }
+
+    /// Tokens that the draft model reads in [`READING`] plain passes.
     fn affordable(&self) -> usize {
-        if self.drafting != Drafting::Auto {
-            return usize::MAX;
-        }
         let plain_ms = self.cost.prices(self.history.len(), 1).plain_ms();
         let token_ms = batch_ms(&draft_table(&self.cost, plain_ms), PRICED_ROWS) / PRICED_ROWS as f64;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of tokens; saturates")]

@@ -28,6 +28,8 @@ pub struct Plan {
     pub mode: Mode,
     /// Ms it took to plan, draft model included.
     pub draft_ms: f64,
+    /// Whether a plain pass had been measured, so that the growth's price of one is more than a guess.
+    pub knows_plain: bool,
 }
 
 impl Speculation {
@@ -38,7 +40,7 @@ impl Speculation {
         let start = now();
         let limits = Limits { max_rows: self.max_rows().min(max_rows.max(1)), ..self.limits };
         let prices = self.cost.prices(cached, limits.max_rows);
-        let mode = self.mode();
+        let (mode, knows_plain) = (self.mode(), self.cost.knows_plain());
         let mut tree = DraftTree::foreseen(self.last(), self.foreseen.unwrap_or_default());
         let mut growth = plain(&prices);
         if mode == Mode::Speculate {
@@ -57,7 +59,7 @@ impl Speculation {
         // What cannot be left out is no price of drafting: there is something to settle whether anything was drafted or not.
         let settling_ms = std::mem::take(&mut self.settling_ms);
         let draft_ms = now() - start + if mode == Mode::Speculate { settling_ms } else { 0.0 };
-        Ok(Plan { tree, flat, growth, projection, mode, draft_ms })
+        Ok(Plan { tree, flat, growth, projection, mode, draft_ms, knows_plain })
     }
 
     /// Rows of the next tree at most. Prices beyond what was measured are extrapolated, from noise where little was measured: two

@@ -19,7 +19,7 @@ pub struct Settled {
     pub accepted: usize,
     /// Accepted tokens by source, in the order of [`Source::ALL`]; a token of several sources counts for each.
     pub accepted_by: [usize; Source::COUNT],
-    /// Tokens that growth expected, and emitted ones.
+    /// Tokens that growth expected.
     pub expected_tokens: f64,
     /// Tokens emitted.
     pub emitted: usize,
@@ -90,12 +90,15 @@ impl Speculation {
             drafted: drafted > 0,
             total_ms: pass.total_ms() + plan.draft_ms,
             draft_ms: plan.draft_ms,
+            model_ms: plan.growth.model_ms,
             plain_ms: plan.growth.plain_ms,
         };
-        self.worth.observe(emitted, step.total_ms / step.plain_ms);
-        // What was ordered, not chosen, is not the governor's to judge.
+        // What was ordered, not chosen, says nothing about what choosing is worth.
         if matches!(self.drafting, Drafting::Auto | Drafting::Context) {
             self.governor.observe(&step);
+            if plan.knows_plain {
+                self.worth.observe(emitted, step.total_ms / step.plain_ms);
+            }
         }
         let mut accepted_by = [0; Source::COUNT];
         for &row in accepted.path.iter().skip(1) {

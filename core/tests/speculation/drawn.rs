@@ -154,7 +154,8 @@ fn rows(grow: Grow, root: Token, words: &[Token], seed: u64) -> FlatTree {
     let mut tree = DraftTree::new(root);
     grow(&mut tree, words, seed);
     tree.update_reach();
-    let best: Vec<NodeId> = tree.best_first();
+    let mut best: Vec<NodeId> = (0..tree.len()).collect();
+    best.sort_by(|&a, &b| tree.nodes()[b].reach.total_cmp(&tree.nodes()[a].reach).then(a.cmp(&b)));
     tree.flatten(&best[..best.len().min(2 + best.len() / 2)])
 }
 

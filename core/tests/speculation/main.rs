@@ -23,7 +23,7 @@ use fulcrum::accept::{Choice, accept};
 use fulcrum::cost::{CostModel, PassCost};
 use fulcrum::draft::{Answer, BatchDrafter, Candidate, Hindsight, TopK};
 use fulcrum::growth::Limits;
-use fulcrum::speculation::{Drafting, Speculation};
+use fulcrum::speculation::{Drafting, Experience, Speculation};
 use fulcrum::tree::{Claim, DraftTree, NodeId, Source};
 use fulcrum::{Cancel, Result, Token};
 use workload::{N_VOCAB, Workload, said, said_elsewhere, said_of_prompt, successors, unit};
@@ -48,8 +48,8 @@ impl Clock {
 struct Setting {
     name: &'static str,
     verify: &'static [(usize, f64)],
-    /// Exposed I/O per pass, ms.
-    io_ms: f64,
+    /// Reading weights from flash beside a pass, ms.
+    flash_ms: f64,
     /// One row of the draft model, ms.
     draft_ms: f64,
 }
@@ -57,30 +57,30 @@ struct Setting {
 const OWN_Q8: Setting = Setting {
     name: "own Q8_0",
     verify: &[(1, 34.7), (2, 37.3), (4, 41.3), (8, 57.0), (16, 87.0), (64, 259.0)],
-    io_ms: 0.0,
+    flash_ms: 0.0,
     draft_ms: 2.3,
 };
 const OWN_Q4: Setting = Setting {
     name: "own Q4_0",
     verify: &[(1, 14.3), (2, 14.6), (4, 15.8), (8, 26.0), (12, 34.0), (16, 50.0), (64, 204.0)],
-    io_ms: 0.0,
+    flash_ms: 0.0,
     draft_ms: 1.0,
 };
 const GGML_Q8: Setting = Setting {
     name: "ggml Q8_0",
     verify: &[(1, 26.5), (2, 54.0), (4, 63.0), (8, 96.0), (12, 133.0), (16, 170.0), (64, 556.0)],
-    io_ms: 0.0,
+    flash_ms: 0.0,
     draft_ms: 2.3,
 };
 const GGML_Q4: Setting = Setting {
     name: "ggml Q4_0",
     verify: &[(1, 17.7), (2, 32.0), (4, 44.0), (8, 83.0), (16, 119.0), (64, 456.0)],
-    io_ms: 0.0,
+    flash_ms: 0.0,
     draft_ms: 1.2,
 };
-const FLASH: Setting = Setting { name: "flash", io_ms: 300.0, ..OWN_Q8 };
+const FLASH: Setting = Setting { name: "flash", flash_ms: 300.0, ..OWN_Q8 };
 const TINY: Setting =
-    Setting { name: "6M", verify: &[(1, 1.2), (2, 1.3), (8, 1.9), (64, 7.0)], io_ms: 0.0, draft_ms: 0.3 };
+    Setting { name: "6M", verify: &[(1, 1.2), (2, 1.3), (8, 1.9), (64, 7.0)], flash_ms: 0.0, draft_ms: 0.3 };
 
 impl Setting {
     fn verify_ms(&self, rows: usize) -> f64 {
@@ -99,13 +99,17 @@ impl Setting {
         ms * (0.98 + 0.04 * unit(90, step)) * outlier
     }
 
+    /// A pass that computes for `verify_ms`.
+    fn pass(&self, verify_ms: f64) -> PassCost {
+        let io_ms = (self.flash_ms - verify_ms).max(0.0);
+        PassCost { verify_ms, io_ms, read_ms: self.flash_ms, ..PassCost::default() }
+    }
+
     /// The prices that a kept profile begins with.
     fn measured(&self) -> CostModel {
         let mut cost = CostModel::default();
         for rows in [1, 2, 4, 8, 16, 32, 64] {
-            let verify_ms = self.verify_ms(rows);
-            let pass = PassCost { rows, leaves: 1, verify_ms, io_ms: self.io_ms, ..PassCost::default() };
-            cost.observe(&pass);
+            cost.observe(&PassCost { rows, leaves: 1, ..self.pass(self.verify_ms(rows)) });
         }
         for rows in [1, 4, 16, 64] {
             cost.observe_draft_batch(rows, self.draft_batch_ms(rows));
@@ -167,7 +171,11 @@ impl BatchDrafter for SimulatedModel {
         self.history.saturating_sub(self.read + 1)
     }
 
-    fn read_at_most(&mut self, _tokens: usize) {}
+    fn read_at_most(&mut self, tokens: usize) {
+        if self.n_unread() > tokens {
+            self.read = self.history - (tokens + 1);
+        }
+    }
 
     fn propose(&mut self, tree: &DraftTree, nodes: &[NodeId], _cancel: &Cancel) -> Result<Answer> {
         let hindsight = self.hindsight(8);
@@ -197,10 +205,14 @@ impl BatchDrafter for SimulatedModel {
 struct Run {
     tokens: usize,
     ms: f64,
+    /// What the draft model took to read of the prompt; not part of `ms`, as it is prefill's.
+    reading_ms: f64,
     passes: usize,
     /// After each step: tokens of the output, and the ms they took.
     steps: Vec<(usize, f64)>,
     accepted_by: [usize; Source::COUNT],
+    /// What was learnt by the end.
+    experience: Experience,
 }
 
 impl Run {
@@ -234,7 +246,7 @@ fn run_from(
     skill: Option<fn(usize) -> f64>,
     warm: bool,
 ) -> Run {
-    run_with(workload, setting, drafting, skill, warm, setting.measured())
+    run_with(workload, setting, drafting, skill, warm, setting.measured().into())
 }
 
 fn run_with(
@@ -243,12 +255,12 @@ fn run_with(
     drafting: Drafting,
     skill: Option<fn(usize) -> f64>,
     warm: bool,
-    cost: CostModel,
+    experience: Experience,
 ) -> Run {
     let clock = Clock::default();
     let text: Arc<Vec<Token>> = Arc::new([workload.prompt.as_slice(), &workload.output].concat());
     let n_prompt = workload.prompt.len();
-    let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, cost.into());
+    let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, experience);
     if let Some(skill) = skill {
         let (clock, text) = (clock.clone(), text.clone());
         speculation = speculation.with_model(Box::new(SimulatedModel {
@@ -265,8 +277,9 @@ fn run_with(
         let top = said_of_prompt(text[at], text[at + 1], at as u64);
         speculation.read(text[at], (warm && at + 1 < n_prompt).then_some(&top));
     }
+    let start = clock.look();
     speculation.let_model_read(&|| clock.look(), &Cancel::new()).unwrap();
-    let mut result = Run::default();
+    let mut result = Run { reading_ms: clock.look() - start, ..Run::default() };
     let mut at = n_prompt;
     while at + 1 < text.len() {
         let start = clock.look();
@@ -277,6 +290,7 @@ fn run_with(
         result.steps.push((result.tokens, result.ms));
         at += emitted;
     }
+    result.experience = speculation.experience();
     result
 }
 
@@ -288,10 +302,8 @@ fn step(spec: &mut Speculation, text: &[Token], at: usize, setting: Setting, clo
         rows,
         leaves: plan.flat.n_leaves(),
         cached: at - 1,
-        verify_ms: setting.noisy(setting.verify_ms(rows), at as u64),
-        io_ms: setting.io_ms,
         overhead_ms: 0.05,
-        ..PassCost::default()
+        ..setting.pass(setting.noisy(setting.verify_ms(rows), at as u64))
     };
     clock.advance(pass.total_ms());
     let choose = |path: &[u32]| {
@@ -428,6 +440,28 @@ fn where_nothing_is_accepted_and_prefill_has_taught_nothing() {
 }
 
 #[test]
+fn a_draft_model_that_is_never_right_is_soon_shown_little_of_a_prompt() {
+    let workload = &Workload { prompt: workload::random(600).output, ..workload::random(60) };
+    for setting in [OWN_Q8, OWN_Q4, GGML_Q8, FLASH, TINY] {
+        let reading_ms = |skill: fn(usize) -> f64| {
+            let mut turn = run(workload, setting, Drafting::Auto, Some(skill));
+            for _ in 0..8 {
+                turn = run_with(workload, setting, Drafting::Auto, Some(skill), true, turn.experience);
+            }
+            turn.reading_ms
+        };
+        let (good, bad) = (reading_ms(skilled), reading_ms(useless));
+        let plain_ms = setting.pass(setting.verify_ms(1)).total_ms();
+        println!(
+            "{:10} plain {plain_ms:.1} ms, reading {good:.1} ms, {bad:.1} ms where it is never right",
+            setting.name
+        );
+        assert!(good < 2.0 * plain_ms, "{}: {good} ms", setting.name);
+        assert!(bad < 1.6 * setting.draft_batch_ms(32), "{}: {bad} ms", setting.name);
+    }
+}
+
+#[test]
 fn without_a_profile_costs_are_learnt_on_the_way() {
     for setting in [OWN_Q8, OWN_Q4, GGML_Q8, GGML_Q4, TINY] {
         for workload in [&workload::tasks(400)[0], &workload::random(300)] {
@@ -435,7 +469,7 @@ fn without_a_profile_costs_are_learnt_on_the_way() {
                 let plain = run(workload, setting, Drafting::Off, skill).ms_per_token();
                 let seeded = run(workload, setting, Drafting::Auto, skill).ms_per_token();
                 let unseeded =
-                    run_with(workload, setting, Drafting::Auto, skill, true, CostModel::default()).ms_per_token();
+                    run_with(workload, setting, Drafting::Auto, skill, true, Experience::default()).ms_per_token();
                 let (seeded, unseeded) = (plain / seeded, plain / unseeded);
                 println!("{:10} {:8} seeded {seeded:.2}x, not seeded {unseeded:.2}x", setting.name, workload.name);
                 assert!(unseeded >= 0.97, "{} {}", setting.name, workload.name);

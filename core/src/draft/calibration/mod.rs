@@ -225,6 +225,12 @@ impl Calibration {
         table.first.rate(table.first_long.rate(FIRST_PRIOR))
     }
 
+    /// The same of a source that is taken to be always right as long as nothing is known of it.
+    pub fn hoped_first_rate(&self, source: Source) -> f64 {
+        let table = &self.sources[source.index()];
+        table.first.rate(table.first_long.rate(1.0))
+    }
+
     /// A step has passed in which `source` was not checked: what it did lately says a little less. Without this, a source that is
     /// not asked because of a bad run would stay unasked.
     pub fn age(&mut self, source: Source) {

@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn a_hit_never_lowers_and_a_miss_never_raises_the_estimate(
+    fn a_hit_never_lowers_and_a_miss_never_raises_a_settled_cell(
         history in prop::collection::vec((0u8..3, any::<bool>()), 0..200), major in 0u8..3, hit in any::<bool>()
     ) {
         let mut calibration = Calibration::new();
