@@ -441,8 +441,10 @@ fn where_nothing_is_accepted_and_prefill_has_taught_nothing() {
 
 #[test]
 fn a_draft_model_that_is_never_right_is_soon_shown_little_of_a_prompt() {
-    let workload = &Workload { prompt: workload::random(600).output, ..workload::random(60) };
-    for setting in [OWN_Q8, OWN_Q4, GGML_Q8, FLASH, TINY] {
+    let noise = workload::random(660).output;
+    let workload = &Workload { name: "noise", prompt: noise[60..].to_vec(), output: noise[..60].to_vec() };
+    // Not from flash, where a pass takes so long that a lucky guess in ten wins something.
+    for setting in [OWN_Q8, OWN_Q4, GGML_Q8, GGML_Q4, TINY] {
         let reading_ms = |skill: fn(usize) -> f64| {
             let mut turn = run(workload, setting, Drafting::Auto, Some(skill));
             for _ in 0..8 {
@@ -457,7 +459,7 @@ fn a_draft_model_that_is_never_right_is_soon_shown_little_of_a_prompt() {
             setting.name
         );
         assert!(good < 2.0 * plain_ms, "{}: {good} ms", setting.name);
-        assert!(bad < 1.6 * setting.draft_batch_ms(32), "{}: {bad} ms", setting.name);
+        assert!(bad < 1.2 * setting.draft_batch_ms(32), "{}: {bad} ms", setting.name);
     }
 }
 
