@@ -2326,6 +2326,18 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var sampleS: Double
     /**
+     * Passes of several rows that were projected together, not one by one along the accepted path.
+     */
+    public var batchedPasses: Int64
+    /**
+     * Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+     */
+    public var expectedOnDemandS: Double
+    /**
+     * Seconds that projecting together was expected to take in the same passes.
+     */
+    public var expectedBatchedS: Double
+    /**
      * What `decode_s` without `draft_s` was expected to be, pass by pass.
      */
     public var predictedS: Double
@@ -2404,6 +2416,15 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Of `decode_s`, choosing tokens.
          */sampleS: Double,
         /**
+         * Passes of several rows that were projected together, not one by one along the accepted path.
+         */batchedPasses: Int64,
+        /**
+         * Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+         */expectedOnDemandS: Double,
+        /**
+         * Seconds that projecting together was expected to take in the same passes.
+         */expectedBatchedS: Double,
+        /**
          * What `decode_s` without `draft_s` was expected to be, pass by pass.
          */predictedS: Double,
         /**
@@ -2436,6 +2457,9 @@ public struct GenerationMetrics: Equatable, Hashable {
         self.verifyS = verifyS
         self.projectS = projectS
         self.sampleS = sampleS
+        self.batchedPasses = batchedPasses
+        self.expectedOnDemandS = expectedOnDemandS
+        self.expectedBatchedS = expectedBatchedS
         self.predictedS = predictedS
         self.drafting = drafting
         self.prefillFlash = prefillFlash
@@ -2477,6 +2501,9 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
                 verifyS: FfiConverterDouble.read(from: &buf),
                 projectS: FfiConverterDouble.read(from: &buf),
                 sampleS: FfiConverterDouble.read(from: &buf),
+                batchedPasses: FfiConverterInt64.read(from: &buf),
+                expectedOnDemandS: FfiConverterDouble.read(from: &buf),
+                expectedBatchedS: FfiConverterDouble.read(from: &buf),
                 predictedS: FfiConverterDouble.read(from: &buf),
                 drafting: FfiConverterBool.read(from: &buf),
                 prefillFlash: FfiConverterTypeFlashMetrics.read(from: &buf),
@@ -2504,6 +2531,9 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
         FfiConverterDouble.write(value.verifyS, into: &buf)
         FfiConverterDouble.write(value.projectS, into: &buf)
         FfiConverterDouble.write(value.sampleS, into: &buf)
+        FfiConverterInt64.write(value.batchedPasses, into: &buf)
+        FfiConverterDouble.write(value.expectedOnDemandS, into: &buf)
+        FfiConverterDouble.write(value.expectedBatchedS, into: &buf)
         FfiConverterDouble.write(value.predictedS, into: &buf)
         FfiConverterBool.write(value.drafting, into: &buf)
         FfiConverterTypeFlashMetrics.write(value.prefillFlash, into: &buf)

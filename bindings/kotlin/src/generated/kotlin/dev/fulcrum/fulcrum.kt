@@ -4005,6 +4005,21 @@ data class GenerationMetrics (
     val `sampleS`: kotlin.Double
     ,
     /**
+     * Passes of several rows that were projected together, not one by one along the accepted path.
+     */
+    val `batchedPasses`: kotlin.Long
+    ,
+    /**
+     * Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+     */
+    val `expectedOnDemandS`: kotlin.Double
+    ,
+    /**
+     * Seconds that projecting together was expected to take in the same passes.
+     */
+    val `expectedBatchedS`: kotlin.Double
+    ,
+    /**
      * What `decode_s` without `draft_s` was expected to be, pass by pass.
      */
     val `predictedS`: kotlin.Double
@@ -4062,6 +4077,9 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
+            FfiConverterLong.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
             FfiConverterBoolean.read(buf),
             FfiConverterTypeFlashMetrics.read(buf),
@@ -4089,6 +4107,9 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.allocationSize(value.`verifyS`) +
             FfiConverterDouble.allocationSize(value.`projectS`) +
             FfiConverterDouble.allocationSize(value.`sampleS`) +
+            FfiConverterLong.allocationSize(value.`batchedPasses`) +
+            FfiConverterDouble.allocationSize(value.`expectedOnDemandS`) +
+            FfiConverterDouble.allocationSize(value.`expectedBatchedS`) +
             FfiConverterDouble.allocationSize(value.`predictedS`) +
             FfiConverterBoolean.allocationSize(value.`drafting`) +
             FfiConverterTypeFlashMetrics.allocationSize(value.`prefillFlash`) +
@@ -4115,6 +4136,9 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.write(value.`verifyS`, buf)
             FfiConverterDouble.write(value.`projectS`, buf)
             FfiConverterDouble.write(value.`sampleS`, buf)
+            FfiConverterLong.write(value.`batchedPasses`, buf)
+            FfiConverterDouble.write(value.`expectedOnDemandS`, buf)
+            FfiConverterDouble.write(value.`expectedBatchedS`, buf)
             FfiConverterDouble.write(value.`predictedS`, buf)
             FfiConverterBoolean.write(value.`drafting`, buf)
             FfiConverterTypeFlashMetrics.write(value.`prefillFlash`, buf)
