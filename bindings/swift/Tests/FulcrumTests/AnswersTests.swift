@@ -33,6 +33,15 @@ final class AnswersTests: XCTestCase {
         XCTAssertTrue(answers[0].metrics.ttftS > 0 && answers[0].metrics.promptTokens > 0)
     }
 
+    func testTheTextOfAStreamCanBeReadByAnotherTask() async throws {
+        let text = try await Pocket.model.session().streamResponse(to: "Hello!", options: Pocket.short()).text
+        func read(_ pieces: some AsyncSequence & Sendable) async throws -> Int {
+            try await Task.detached { try await pieces.reduce(0) { count, _ in count + 1 } }.value
+        }
+        let count = try await read(text)
+        XCTAssertGreaterThan(count, 0)
+    }
+
     func testTurnsMakeAConversation() async throws {
         let options = SessionOptions(systemPrompt: "Be brief.", generation: Pocket.short())
         let session = try await Pocket.model.session(options)

@@ -20,6 +20,7 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.assertThrows
 import java.util.concurrent.ConcurrentLinkedQueue
+import java.util.concurrent.CountDownLatch
 
 class LoadingTest {
     @Test
@@ -76,15 +77,17 @@ class LoadingTest {
         runTest {
             val after =
                 sharesAfter { onProgress ->
+                    val begun = CountDownLatch(1)
                     val loading =
                         Model.loading { shown ->
                             Model.load(Pocket.path) { share ->
                                 shown(share)
-                                Thread.sleep(20)
                                 onProgress(share)
+                                begun.countDown()
+                                Thread.sleep(20)
                             }
                         }
-                    assertTrue(loading.onEach { withContext(Dispatchers.IO) { Thread.sleep(100) } }.first() is Loading.Progress)
+                    assertTrue(loading.onEach { withContext(Dispatchers.IO) { begun.await() } }.first() is Loading.Progress)
                 }
             // One may have been on its way.
             assertTrue(after.size <= 1, "loading goes on: $after")
