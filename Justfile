@@ -24,10 +24,12 @@ fast:
 build:
     cargo build --release
 
-# Formatting and lints, as the tests check them.
+# Formatting and lints of the Rust code, as the tests check them.
 lint:
     cargo fmt --all -- --check
-    cargo clippy --release --workspace --all-targets -- -D warnings
+    cargo clippy --release --workspace -- -D warnings
+    cargo clippy --no-default-features -p fulcrum-llm -- -D warnings
+    cargo clippy --release --workspace --all-targets -- -D warnings -A clippy::cast_possible_truncation
 
 # Formats everything.
 fmt:
@@ -49,7 +51,7 @@ fuzz seconds="60":
 bindings:
     bash scripts/generate-bindings.sh "$(bash scripts/portable.sh)"
 
-# The Kotlin package: just kotlin test|lint|format|docs|consumer|shrunk.
+# The Kotlin package: just kotlin test|publish|lint|format|docs|consumer|shrunk.
 kotlin command="test":
     bash scripts/kotlin.sh {{ command }}
 

@@ -25,11 +25,27 @@ bindgen() {
 bindgen kotlin
 bindgen swift
 
+# What is UniFFI's own becomes internal to the packages: apps see the values (data and enum classes, the two sealed ones of
+# options, machine()) and what is written by hand. UniFFI's lines for these begin with `data`, `enum` or `sealed`. What
+# it leaves without documentation, and Dokka would miss, gets some.
+sed -i.orig -E \
+  -e 's/^(public )?((abstract |open |inline )?(class|interface|object|fun) )/internal \2/' \
+  -e 's/^sealed class NativeException/internal &/' \
+  -e 's/ fun .(setLogSink|nativeForecast)./ internal&/' \
+  -e 's/^( +)companion object$/\1\/** For extensions. *\/ companion object/' \
+  -e 's/^( +)(val v1: )/\1\/** How much. *\/ \2/' \
+  "$out/kotlin/dev/fulcrum/fulcrum.kt"
+sed -i.orig -E \
+  -e 's/^open (class|func) /\1 /' \
+  -e 's/^public (protocol |struct FfiConverter|func (FfiConverter|uniffi|setLogSink|nativeForecast))/\1/' \
+  -e '/^public *$/{N;s/^public *(\n *enum NativeError)/\1/;}' \
+  "$out/swift/Fulcrum.swift"
+
 # place FILE DESTINATION: puts a generated file into the tree, or compares it with what is there. Line ends are trimmed: the
 # generator leaves spaces that no reviewer should see.
 different=no
 place() {
-  sed -i -e 's/[[:space:]]*$//' "$1"
+  sed -i.orig -e 's/[[:space:]]*$//' "$1"
   if [ "$check" = no ]; then
     mkdir -p "$(dirname "$2")" && cp "$1" "$2"
   elif ! diff -u "$2" "$1" >&2; then

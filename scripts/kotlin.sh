@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The Kotlin package: scripts/kotlin.sh test|lint|format|docs|consumer|shrunk
+# The Kotlin package: scripts/kotlin.sh test|publish|lint|format|docs|consumer|shrunk
 #
 #   test      compiles it with the library inside, tests it on the JVM, and publishes it into build/maven
+#   publish   the same without the tests
 #   lint      checks formatting and style; format sets them right
 #   docs      makes the documentation; what an app sees and has none is an error
-#   consumer  builds and runs a program that knows nothing but the published coordinates (after test)
+#   consumer  builds and runs a program that knows nothing but the published coordinates (after test or publish)
 #   shrunk    runs that program with its code shrunk by the rules that the Android package brings (after consumer)
 #
 # Needs a JDK and Maven, which scripts/test.sh installs.
@@ -34,16 +35,28 @@ platform() {
 }
 
 case "${1:-}" in
-  test)
+  test | publish)
     library=$(bash scripts/portable.sh)
     mkdir -p "$natives/$(platform)"
     cp "$library" "$natives/$(platform)/"
-    "${maven[@]}" -f bindings/kotlin/pom.xml deploy "-DaltDeploymentRepository=build::file:$repository" \
+    untested=false
+    [ "$1" = test ] || untested=true
+    "${maven[@]}" -f bindings/kotlin/pom.xml deploy "-Dmaven.test.skip=$untested" "-DaltDeploymentRepository=build::file:$repository" \
       "-Dfulcrum.model=$model" "-Dfulcrum.cli=$(dirname "$library")/fulcrum" ${TEST:+"-Dtest=$TEST"}
     ;;
   lint) "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec ;;
   format) "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec -Dktlint.option=--format ;;
-  docs) "${maven[@]}" -f bindings/kotlin/pom.xml -P dokka dokka:dokka ;;
+  docs)
+    rm -rf build/kotlin/docs
+    "${maven[@]}" -f bindings/kotlin/pom.xml -P dokka dokka:dokka
+    # As many pages as an app has use for, and none of what carries it.
+    pages=build/kotlin/docs/-fulcrum/dev.fulcrum
+    for page in -model -chat-session -model-options -generation-options -generation-metrics -drafting -log-line; do
+      [ -f "$pages/$page/index.html" ] || { echo "error: $page is not documented" >&2 && exit 1; }
+    done
+    [ -f "$pages/machine.html" ] || { echo 'error: machine() is not documented' >&2 && exit 1; }
+    ! ls -d "$pages"/*native* "$pages"/*ffi-* 2>/dev/null || { echo 'error: these are not for apps' >&2 && exit 1; }
+    ;;
   consumer)
     # Always from the published files, never from what an earlier run left in Maven's cache.
     rm -rf "${HOME}/.m2/repository/dev/fulcrum"
@@ -77,7 +90,7 @@ case "${1:-}" in
     java -cp "$work/program.jar" MainKt "$model"
     ;;
   *)
-    echo 'usage: scripts/kotlin.sh test|lint|format|docs|consumer|shrunk' >&2
+    echo 'usage: scripts/kotlin.sh test|publish|lint|format|docs|consumer|shrunk' >&2
     exit 2
     ;;
 esac

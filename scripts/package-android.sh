@@ -18,6 +18,8 @@ cargo ndk --version >/dev/null 2>&1 || missing+=('cargo-ndk: cargo install cargo
 for target in $TARGETS; do
   [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] || missing+=("the Rust target $target: rustup target add $target")
 done
+# The package is put together with it.
+command -v python3 >/dev/null 2>&1 || missing+=('Python 3: apt-get install python3, or brew install python')
 command -v mvn >/dev/null 2>&1 || missing+=('Maven: apt-get install maven, or brew install maven')
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'error: missing: %s\n' "${missing[@]}" >&2

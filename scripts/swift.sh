@@ -3,7 +3,7 @@
 #
 #   setup     finds Swift, or makes it: says nothing and exits 0 where there is one that can be used
 #   test      builds the package against the library for this machine, and tests it
-#   lint      checks formatting; format sets it right
+#   lint      checks formatting, which format sets right, and that what an app sees is documented and old enough
 #   docs      compiles the documentation; a link that leads nowhere is an error
 #   consumer  builds and runs a program that depends on the package as a user's would
 #
@@ -74,6 +74,26 @@ sources() {
   find "$PACKAGE" -name '*.swift' -not -path '*/Generated/*' -not -path '*/.build/*'
 }
 
+# What an app sees and has no comment, what throws and does not say so, and what is newer than the systems that Package.swift
+# promises: the compiler here knows only Linux, where nothing is too new.
+check_sources() {
+  # Word splitting is meant: no path here has a space.
+  # shellcheck disable=SC2046
+  awk '
+    function complain(reason) { print FILENAME ":" FNR ": " reason ": " $0; bad = 1 }
+    FNR == 1 { comment = "" }
+    /^ *\/\/\// { comment = comment $0; next }
+    /^ *@/ { next }
+    /^ *public / || /^    case [a-z]/ {
+      if (comment == "") complain("no documentation")
+      if (/throws/ && comment !~ /- Throws:/) complain("no word of what it throws")
+    }
+    /import Synchronization|AsyncSequence<|isolation:|throws\(/ { complain("needs iOS 18 or macOS 15") }
+    { comment = "" }
+    END { exit bad }
+  ' $(sources | grep /Sources/Fulcrum/) >&2
+}
+
 case "${1:-}" in
   setup)
     # Also that it can be entered: a container may refuse mounts.
@@ -92,6 +112,7 @@ case "${1:-}" in
     swiftly swift run --package-path "$PACKAGE/consumer" --scratch-path "$SCRATCH/consumer" consumer "$FULCRUM_MODEL"
     ;;
   lint)
+    check_sources
     # Word splitting is meant: no path here has a space.
     # shellcheck disable=SC2046
     swiftly swift format lint --strict --configuration "$PACKAGE/.swift-format" $(sources)
@@ -111,9 +132,13 @@ case "${1:-}" in
       rm -rf "$scratch/symbols"
       mkdir -p "$scratch/symbols"
       cp "$scratch"/package/*/symbolgraph/Fulcrum.symbols.json "$scratch/symbols/"
+      if grep -oE "\"title\": *\"(Native|FfiConverter)[A-Za-z]*\"" "$scratch/symbols/Fulcrum.symbols.json" | sort -u | grep .; then
+        echo "error: these are not for apps: scripts/generate-bindings.sh makes them internal" >&2
+        exit 1
+      fi
       docc=$(dirname "$(readlink -f "$(command -v swift)")")/docc
       "$docc" convert --warnings-as-errors --fallback-display-name Fulcrum --fallback-bundle-identifier dev.fulcrum \
-        --additional-symbol-graph-dir "$scratch/symbols" --output-path "$scratch/Fulcrum.doccarchive"
+        "$package/Sources/Fulcrum/Fulcrum.docc" --additional-symbol-graph-dir "$scratch/symbols" --output-path "$scratch/Fulcrum.doccarchive"
     ' - "$PACKAGE" "$SCRATCH"
     ;;
   *)

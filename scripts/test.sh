@@ -86,7 +86,20 @@ prepare_python() {
   rm -rf "$venv" && python3 -m venv "$venv" && "$venv/bin/pip" install --quiet $pins && echo "$pins" >"$venv/pins"
 }
 
+# The version is Cargo.toml's; two places have to type it again.
+check_versions() {
+  local version typed
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+  typed=$(
+    sed -n 's/^fulcrum-llm = .* version = "\([^"]*\)".*/Cargo.toml: \1/p' Cargo.toml
+    grep -HoE 'dev\.fulcrum:fulcrum-[a-z]+:[0-9][^"]*' README.md bindings/README.md | sed 's/:dev.*:/: /'
+  )
+  printf 'version %s, typed again in\n%s\n' "$version" "$typed"
+  [ "$(printf '%s\n' "$typed" | grep -c .)" -ge 2 ] && ! printf '%s\n' "$typed" | grep -vF ": $version"
+}
+
 part 'shell syntax' check_shell_syntax
+part 'one version' check_versions
 if have shellcheck || install_packages shellcheck; then
   part 'shellcheck' run_shellcheck
 else
@@ -130,7 +143,8 @@ if [ -f core/fuzz/Cargo.toml ]; then
   part 'fuzz targets build' cargo check --quiet --manifest-path core/fuzz/Cargo.toml
 fi
 
-# The packages for apps, on real runtimes: built for any CPU (a C++ build of its own), with the generated code compared first.
+# The packages for apps, on real runtimes: built for any CPU (a C++ build of its own), with the generated code compared first. Their
+# tests read /proc and link a shared library as Linux does.
 check_generated_bindings() {
   local library
   library=$(bash scripts/portable.sh) && bash scripts/generate-bindings.sh --check "$library"
@@ -148,7 +162,9 @@ has_java() {
 }
 
 part 'generated bindings' check_generated_bindings
-if has_java; then
+if [ "$(uname -s)" != Linux ]; then
+  skip 'Kotlin and Android packages' 'their tests are for Linux'
+elif has_java; then
   part 'Kotlin formatting' bash scripts/kotlin.sh lint
   part 'Kotlin package' bash scripts/kotlin.sh test
   part 'Kotlin documentation' bash scripts/kotlin.sh docs
@@ -162,7 +178,9 @@ if has_java; then
 else
   skip 'Kotlin and Android packages' 'a JDK and Maven cannot be had'
 fi
-if bash scripts/swift.sh setup; then
+if [ "$(uname -s)" != Linux ]; then
+  skip 'Swift package' 'its tests are for Linux'
+elif bash scripts/swift.sh setup; then
   part 'Swift formatting' bash scripts/swift.sh lint
   part 'Swift package' bash scripts/swift.sh test
   part 'Swift documentation' bash scripts/swift.sh docs

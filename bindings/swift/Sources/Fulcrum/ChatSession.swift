@@ -14,11 +14,14 @@ public actor ChatSession {
     /// - Parameters:
     ///   - prompt: What the person says.
     ///   - options: Those of the session if not given.
+    /// - Throws: What iterating `streamResponse(to:options:)` throws.
     public func respond(to prompt: String, options: GenerationOptions? = nil) async throws -> String {
         try await response(to: prompt, options: options).text
     }
 
     /// As ``respond(to:options:)``, with tokens, metrics and what else there is to know about the answer.
+    ///
+    /// - Throws: What iterating `streamResponse(to:options:)` throws.
     public func response(to prompt: String, options: GenerationOptions? = nil) async throws -> Response {
         try await streamResponse(to: prompt, options: options).response()
     }
@@ -47,19 +50,26 @@ public actor ChatSession {
     }
 
     /// Lets answers be drafted from `text` too, from the next one on: what the app expects the model to quote. It is no part of
-    /// the conversation, and no answer changes with it.
+    /// the conversation, and no answer changes with it. Turns the text into tokens on the calling thread: a long text takes long.
+    ///
+    /// - Throws: ``FulcrumError`` of the kinds `tokenizer` and `closed`.
     public nonisolated func addContext(_ text: String) throws {
         try translated { try native.addContext(text: text) }
     }
 
     /// Writes what answers are drafted from to the file at `path`, for ``loadDrafts(path:)`` in a later session. The file holds text
-    /// of the conversation, token by token: it is as private. At most 13 MB. Fails while an answer is given.
+    /// of the conversation, token by token: it is as private. At most 13 MB. A cancelled task still waits for it.
+    ///
+    /// - Throws: ``FulcrumError`` of the kinds `busy` while an answer is given, `file` and `closed`.
     public nonisolated func saveDrafts(path: String) async throws {
         try await blocking(cancel: {}, { [native] in try native.saveDrafts(path: path) })
     }
 
-    /// Lets answers be drafted from what a session of a model with the same vocabulary saved, too; no answer changes with it. A file
-    /// that is damaged or something else is `invalidOption`: an app may well go on without it.
+    /// Lets answers be drafted from what a session of a model with the same vocabulary saved, too; no answer changes with it. A
+    /// cancelled task still waits for it.
+    ///
+    /// - Throws: ``FulcrumError`` of the kinds `file`, `closed`, and `invalidOption` if the file is damaged or something else: an app may
+    ///   well go on without it.
     public nonisolated func loadDrafts(path: String) async throws {
         try await blocking(cancel: {}, { [native] in try native.loadDrafts(path: path) })
     }
@@ -79,28 +89,39 @@ public actor ChatSession {
         native.metrics()
     }
 
-    /// Replaces the conversation; a system message at its beginning becomes the system prompt. Fails while an answer is given.
+    /// Replaces the conversation; a system message at its beginning becomes the system prompt.
+    ///
+    /// - Throws: ``FulcrumError``: `busy` while an answer is given, `invalidOption` if the arguments of a tool call are no JSON.
     public nonisolated func restoreHistory(_ messages: [Message]) throws {
         try translated { try native.restoreHistory(history: messages) }
     }
 
-    /// Forgets all turns; system prompt and tools stay. Fails while an answer is given.
+    /// Forgets all turns; system prompt and tools stay.
+    ///
+    /// - Throws: ``FulcrumError/busy(detail:)`` while an answer is given.
     public nonisolated func reset() throws {
         try translated { try native.reset() }
     }
 
-    /// Replaces the system prompt, or takes it away. Fails while an answer is given.
+    /// Replaces the system prompt, or takes it away.
+    ///
+    /// - Throws: ``FulcrumError/busy(detail:)`` while an answer is given.
     public nonisolated func setSystemPrompt(_ systemPrompt: String?) throws {
         try translated { try native.setSystemPrompt(systemPrompt: systemPrompt) }
     }
 
-    /// Replaces the tools that the chat template tells the model of. Fails while an answer is given.
+    /// Replaces the tools that the chat template tells the model of.
+    ///
+    /// - Throws: ``FulcrumError``: `busy` while an answer is given, `invalidOption` if the parameters of a tool are no JSON.
     public nonisolated func setTools(_ tools: [Tool]) throws {
         try translated { try native.setTools(newTools: tools) }
     }
 
     /// Cancels the answer that is being generated and ends the session; its memory is free on return. History and metrics can
     /// still be read, and closing twice does nothing.
+    ///
+    /// Waits on the calling thread until the step that is running is broken off, which may be many milliseconds with a large model: not
+    /// for the main actor while an answer is given. ``cancel()`` does not wait.
     public nonisolated func close() {
         native.end()
     }

@@ -66,6 +66,7 @@ public enum FulcrumError: Error, Equatable, Sendable {
 }
 
 extension FulcrumError: LocalizedError {
+    /// ``detail``, as `localizedDescription` shows it.
     public var errorDescription: String? {
         detail
     }

@@ -37,7 +37,8 @@ public final class Model: Sendable {
     }
 
     /// What the model at `path` would be like within the budget that `options` name: what stays in memory, what is read from flash,
-    /// and how fast that would be. Measures flash and memory for a moment; loads and writes nothing.
+    /// and how fast that would be. Measures flash and memory for a moment, which a cancelled task waits for too; loads and writes
+    /// nothing.
     ///
     /// - Throws: ``FulcrumError``: `outOfMemory` with the smallest budget if the model does not fit, `invalidOption` if there is no
     ///   budget or what runs the model cannot keep one, and what ``load(path:options:onProgress:)`` throws for a damaged file.
@@ -45,7 +46,7 @@ public final class Model: Sendable {
         try await blocking(cancel: {}, { try nativeForecast(path: path, options: options) })
     }
 
-    /// A new conversation, independent of all others. Allocates the session's cache: milliseconds.
+    /// A new conversation, independent of all others. Allocates the session's cache on the calling thread: milliseconds.
     ///
     /// - Throws: ``FulcrumError`` of the kinds `outOfMemory` and `invalidOption`.
     public func session(_ options: SessionOptions = SessionOptions()) throws -> ChatSession {
@@ -61,7 +62,8 @@ public final class Model: Sendable {
     }
 
     /// Writes what passes and drafting have cost in this model's sessions so far to the file at `path`, for ``loadProfile(path:)`` at
-    /// the next start. Figures of some kilobytes, no text; written whole or not at all.
+    /// the next start. Figures of some kilobytes, no text; written whole or not at all. A cancelled task still waits
+    /// for it.
     ///
     /// - Throws: ``FulcrumError`` of the kind `file`.
     public func saveProfile(path: String) async throws {
@@ -69,7 +71,8 @@ public final class Model: Sendable {
     }
 
     /// Lets this model's sessions begin with the prices that were saved, instead of measuring them in their first answers. To be
-    /// called before the first session, and behind ``withDraft(_:)``, which begins without. No answer changes with it.
+    /// called before the first session, and behind ``withDraft(_:)``, which begins without. No answer changes with it. A cancelled task
+    /// still waits for it.
     ///
     /// - Throws: ``FulcrumError`` of the kinds `file`, and `invalidOption` if it was measured with something else: an app may well
     ///   go on without it.
@@ -77,12 +80,18 @@ public final class Model: Sendable {
         try await blocking(cancel: {}, { [native] in try native.loadProfile(path: path) })
     }
 
-    /// The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
+    /// The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text. Runs on
+    /// the calling thread: a long text takes long.
+    ///
+    /// - Throws: ``FulcrumError/tokenizer(detail:reason:)`` if the tokenizer cannot read it, for example a text that is too long for it.
     public func tokenize(_ text: String, special: Bool = false) throws -> [Int32] {
         try translated { try native.tokenize(text: text, special: special) }
     }
 
-    /// The prompt that the model's chat template makes of a conversation.
+    /// The prompt that the model's chat template makes of a conversation. Runs on the calling thread.
+    ///
+    /// - Throws: ``FulcrumError``: `template` if the template cannot be rendered, `invalidOption` if the parameters of a tool or the
+    ///   arguments of a call are no JSON.
     public func render(_ messages: [Message], tools: [Tool] = []) throws -> String {
         try translated { try native.render(conversation: messages, withTools: tools) }
     }

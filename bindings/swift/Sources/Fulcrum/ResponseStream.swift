@@ -8,6 +8,7 @@ public enum Event: Sendable, Equatable {
 
 /// An answer piece by piece. The loop over it pulls: nothing is generated that nobody takes, up to a small buffer.
 public struct ResponseStream: AsyncSequence, Sendable {
+    /// A piece of the text, or the end.
     public typealias Element = Event
 
     private let ask: @Sendable () throws -> NativeStream
@@ -16,18 +17,21 @@ public struct ResponseStream: AsyncSequence, Sendable {
         self.ask = ask
     }
 
+    /// Asks for the answer anew, with the first call of ``Iterator/next()``.
     public func makeAsyncIterator() -> Iterator {
         Iterator(state: .new(ask))
     }
 
     /// The pieces of the text alone.
-    public var text: some AsyncSequence<String, any Error> & Sendable {
+    public var text: AsyncCompactMapSequence<ResponseStream, String> {
         compactMap { event in
             if case .text(let piece) = event { piece } else { nil }
         }
     }
 
     /// Waits for the end and returns the answer.
+    ///
+    /// - Throws: What iterating throws, as `streamResponse(to:options:)` says.
     public func response() async throws -> Response {
         for try await event in self {
             if case .done(let response) = event { return response }
@@ -45,6 +49,9 @@ public struct ResponseStream: AsyncSequence, Sendable {
 
         var state: State
 
+        /// Waits for the next piece, and for the answer after the last; then nil, also after an error.
+        ///
+        /// - Throws: ``FulcrumError``, or `CancellationError` if the task is cancelled; once.
         public mutating func next() async throws -> Event? {
             do {
                 switch state {

@@ -33,6 +33,15 @@ final class AnswersTests: XCTestCase {
         XCTAssertTrue(answers[0].metrics.ttftS > 0 && answers[0].metrics.promptTokens > 0)
     }
 
+    func testTheTextOfAStreamCanBeReadByAnotherTask() async throws {
+        let text = try await Pocket.model.session().streamResponse(to: "Hello!", options: Pocket.short()).text
+        func read(_ pieces: some AsyncSequence & Sendable) async throws -> Int {
+            try await Task.detached { try await pieces.reduce(0) { count, _ in count + 1 } }.value
+        }
+        let count = try await read(text)
+        XCTAssertGreaterThan(count, 0)
+    }
+
     func testTurnsMakeAConversation() async throws {
         let options = SessionOptions(systemPrompt: "Be brief.", generation: Pocket.short())
         let session = try await Pocket.model.session(options)
@@ -52,19 +61,38 @@ final class AnswersTests: XCTestCase {
 
     func testTwoSessionsAnswerAtTheSameTime() async throws {
         let model = try await Pocket.model
-        let options = Pocket.short(48)
-        let first = try await model.session().respond(to: "Hello!", options: options)
-        let second = try await model.session().respond(to: "Who are you?", options: options)
-        async let one = model.session().respond(to: "Hello!", options: options)
-        async let other = model.session().respond(to: "Who are you?", options: options)
-        let together = try await (one, other)
-        XCTAssertEqual([together.0, together.1], [first, second])
+        let prompts = ["Hello!", "Who are you?"]
+        // More than waits for a loop: an answer ends only after its loop went on.
+        var settings = try await Pocket.endless()
+        (settings.sampler.temperature, settings.sampler.seed, settings.maxTokens) = (0.8, 7, 1000)
+        let options = settings
+        var alone: [String] = []
+        for prompt in prompts { alone.append(try await model.session().respond(to: prompt, options: options)) }
+        XCTAssertTrue(alone.allSatisfy { $0.utf8.count > Pocket.waitingBytes }, "\(alone.map(\.utf8.count)) bytes are too few")
+        let begun = Collected<String>()
+        let together = prompts.map { prompt in
+            Task {
+                var text = ""
+                for try await piece in try model.session().streamResponse(to: prompt, options: options).text {
+                    text += piece
+                    begun.append(prompt)
+                    // Until both answers have begun: were one answered after the other, it would be in vain.
+                    for _ in 0..<20_000 where Set(begun.values).count < 2 { try await Task.sleep(nanoseconds: 1_000_000) }
+                    XCTAssertEqual(Set(begun.values), Set(prompts), "one answer waits for the other")
+                }
+                return text
+            }
+        }
+        for (task, text) in zip(together, alone) {
+            let said = try await task.value
+            XCTAssertEqual(said, text)
+        }
     }
 
     func testASlowLoopGetsEverythingAndSlowsTheModel() async throws {
         let session = try await Pocket.model.session()
         var options = try await Pocket.monotone()
-        options.maxTokens = Int32(4096 / (try await Pocket.monotoneBytes()))
+        options.maxTokens = Int32(4096 / Pocket.monotoneBytes)
         var pieces: [String] = []
         for try await piece in session.streamResponse(to: "Hello!", options: options).text {
             // In that time all of it would be decoded.
@@ -72,7 +100,7 @@ final class AnswersTests: XCTestCase {
             pieces.append(piece)
         }
         XCTAssertEqual(session.history.last?.content, pieces.joined())
-        let most = try await Pocket.waitingBytes()
+        let most = Pocket.waitingBytes
         XCTAssertTrue(pieces.allSatisfy { $0.utf8.count <= most }, "\(pieces.map(\.utf8.count)) bytes came at once")
     }
 
@@ -87,9 +115,13 @@ final class AnswersTests: XCTestCase {
             )
             let session = try model.session()
             let options = GenerationOptions(sampler: sampler, maxTokens: 400)
-            let said = try await session.streamResponse(to: "\(text)?", options: options).joined()
+            var pieces: [String] = []
+            for try await piece in session.streamResponse(to: "\(text)?", options: options).text { pieces.append(piece) }
+            let said = pieces.joined()
             XCTAssertEqual(session.history.first?.content, "\(text)?")
-            XCTAssertEqual(session.history.last?.content, said)
+            // A piece that is cut would be two of other scalars: U+FFFD at its end, and at the beginning of the next.
+            let scalars = Array((session.history.last?.content ?? "").unicodeScalars)
+            XCTAssertTrue(pieces.count > 1 && pieces.flatMap { Array($0.unicodeScalars) } == scalars, "a piece is cut")
             XCTAssertTrue(said.unicodeScalars.contains(text.unicodeScalars.first!), "\(text) never came")
         }
     }
@@ -141,6 +173,10 @@ final class AnswersTests: XCTestCase {
         try "{}".write(to: file, atomically: true, encoding: .utf8)
         await assertFails(try await model.loadProfile(path: file.path)) {
             if case .invalidOption(_, "profile", _) = $0 { true } else { false }
+        }
+        let missing = file.path + ".none"
+        await assertFails(try await model.loadProfile(path: missing)) {
+            if case .file(_, _, missing) = $0 { true } else { false }
         }
     }
 

@@ -3,18 +3,6 @@ import XCTest
 
 @testable import Fulcrum
 
-/// What several threads write and a test reads.
-private final class Collected<T: Sendable>: @unchecked Sendable {
-    private let lock = NSLock()
-    private var stored: [T] = []
-
-    var values: [T] { lock.withLock { stored } }
-
-    func append(_ value: T) {
-        lock.withLock { stored.append(value) }
-    }
-}
-
 final class LoadingTests: XCTestCase {
     func testProgressGoesUpToTheEnd() async throws {
         let shares = Collected<Float>()
@@ -23,14 +11,32 @@ final class LoadingTests: XCTestCase {
         XCTAssertEqual(shares.values, shares.values.sorted())
     }
 
-    func testLoadingCanBeCancelled() async throws {
+    func testCancellingStopsLoading() async throws {
+        let (shares, tasks) = (Collected<Float>(), Collected<Task<Void, any Error>>())
+        let task = Task {
+            while tasks.values.isEmpty { await Task.yield() }
+            _ = try await Model.load(path: Pocket.path) {
+                shares.append($0)
+                tasks.values[0].cancel()
+            }
+        }
+        tasks.append(task)
+        let result = await task.result
+        XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
+        XCTAssertEqual(shares.values.count, 1, "loading went on: \(shares.values)")
+        XCTAssertTrue(shares.values.allSatisfy { $0 < 1 })
+    }
+
+    func testLoadingThatIsCancelledBeforeItBeginsDoesNotBegin() async throws {
+        let shares = Collected<Float>()
         let task = Task {
             // A task that cancels itself before it begins always finds the flag raised.
             withUnsafeCurrentTask { $0?.cancel() }
-            _ = try await Model.load(path: Pocket.path)
+            _ = try await Model.load(path: Pocket.path) { shares.append($0) }
         }
         let result = await task.result
         XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
+        XCTAssertEqual(shares.values, [])
     }
 
     func testAModelTellsWhatItIs() async throws {

@@ -28,23 +28,21 @@ enum Pocket {
         return GenerationOptions(sampler: SamplerSettings(logitBias: bias))
     }
 
-    /// One token again and again, in steps of one, until somebody stops it.
+    private static let word = " calendar"
+
+    /// One token again and again, in steps of one, until somebody stops it. A long one: a thousand bytes that wait are about a hundred
+    /// of them, and a context holds two thousand.
     static func monotone() async throws -> GenerationOptions {
-        let bias = LogitBias(token: try await model.tokenize("calendar")[0], bias: 1000)
-        return GenerationOptions(sampler: SamplerSettings(logitBias: [bias]), drafting: .off)
+        let tokens = try await model.tokenize(word)
+        XCTAssertEqual(tokens.count, 1)
+        return GenerationOptions(sampler: SamplerSettings(logitBias: [LogitBias(token: tokens[0], bias: 1000)]), drafting: .off)
     }
 
     /// Bytes of that token.
-    static func monotoneBytes() async throws -> Int {
-        var twice = try await monotone()
-        twice.maxTokens = 2
-        return try await model.session().respond(to: "Hello!", options: twice).utf8.count / 2
-    }
+    static let monotoneBytes = word.utf8.count
 
     /// The most bytes that wait for a loop: a full buffer, and the token that filled it.
-    static func waitingBytes() async throws -> Int {
-        try await 1023 + monotoneBytes()
-    }
+    static let waitingBytes = 1023 + monotoneBytes
 
     /// What `fulcrum generate` answers.
     static func commandLine(_ arguments: [String], model: String = path) throws -> String {
@@ -79,6 +77,18 @@ enum Pocket {
             fatalError("\(name) is not set; run scripts/swift.sh")
         }
         return value
+    }
+}
+
+/// What several threads write and a test reads.
+final class Collected<T: Sendable>: @unchecked Sendable {
+    private let lock = NSLock()
+    private var stored: [T] = []
+
+    var values: [T] { lock.withLock { stored } }
+
+    func append(_ value: T) {
+        lock.withLock { stored.append(value) }
     }
 }
 

@@ -624,7 +624,7 @@ fileprivate struct FfiConverterString: FfiConverter {
 /**
  * Stops loading a model, from any thread.
  */
-public protocol CancellationProtocol: AnyObject, Sendable {
+protocol CancellationProtocol: AnyObject, Sendable {
 
     /**
      * Raises it, for good.
@@ -635,7 +635,7 @@ public protocol CancellationProtocol: AnyObject, Sendable {
 /**
  * Stops loading a model, from any thread.
  */
-open class Cancellation: CancellationProtocol, @unchecked Sendable {
+class Cancellation: CancellationProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
 
     /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
@@ -702,7 +702,7 @@ public convenience init() {
     /**
      * Raises it, for good.
      */
-open func cancel()  {try! rustCall() {
+func cancel()  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_cancellation_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -718,7 +718,7 @@ open func cancel()  {try! rustCall() {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeCancellation: FfiConverter {
+struct FfiConverterTypeCancellation: FfiConverter {
     typealias FfiType = UInt64
     typealias SwiftType = Cancellation
 
@@ -744,14 +744,14 @@ public struct FfiConverterTypeCancellation: FfiConverter {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeCancellation_lift(_ handle: UInt64) throws -> Cancellation {
+func FfiConverterTypeCancellation_lift(_ handle: UInt64) throws -> Cancellation {
     return try FfiConverterTypeCancellation.lift(handle)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeCancellation_lower(_ value: Cancellation) -> UInt64 {
+func FfiConverterTypeCancellation_lower(_ value: Cancellation) -> UInt64 {
     return FfiConverterTypeCancellation.lower(value)
 }
 
@@ -763,7 +763,7 @@ public func FfiConverterTypeCancellation_lower(_ value: Cancellation) -> UInt64 
 /**
  * Is told how loading goes on.
  */
-public protocol LoadProgress: AnyObject, Sendable {
+protocol LoadProgress: AnyObject, Sendable {
 
     /**
      * How much of the model is loaded, from 0 to 1, ascending. On the loading thread: must be quick and must not throw.
@@ -774,7 +774,7 @@ public protocol LoadProgress: AnyObject, Sendable {
 /**
  * Is told how loading goes on.
  */
-open class LoadProgressImpl: LoadProgress, @unchecked Sendable {
+class LoadProgressImpl: LoadProgress, @unchecked Sendable {
     fileprivate let handle: UInt64
 
     /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
@@ -830,7 +830,7 @@ open class LoadProgressImpl: LoadProgress, @unchecked Sendable {
     /**
      * How much of the model is loaded, from 0 to 1, ascending. On the loading thread: must be quick and must not throw.
      */
-open func loaded(share: Float)  {try! rustCall() {
+func loaded(share: Float)  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_loadprogress_loaded(
             self.uniffiCloneHandle(),
@@ -913,7 +913,7 @@ private func uniffiCallbackInitLoadProgress() {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeLoadProgress: FfiConverter {
+struct FfiConverterTypeLoadProgress: FfiConverter {
     fileprivate static let handleMap = UniffiHandleMap<LoadProgress>()
 
     typealias FfiType = UInt64
@@ -954,14 +954,14 @@ public struct FfiConverterTypeLoadProgress: FfiConverter {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLoadProgress_lift(_ handle: UInt64) throws -> LoadProgress {
+func FfiConverterTypeLoadProgress_lift(_ handle: UInt64) throws -> LoadProgress {
     return try FfiConverterTypeLoadProgress.lift(handle)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLoadProgress_lower(_ value: LoadProgress) -> UInt64 {
+func FfiConverterTypeLoadProgress_lower(_ value: LoadProgress) -> UInt64 {
     return FfiConverterTypeLoadProgress.lower(value)
 }
 
@@ -973,7 +973,7 @@ public func FfiConverterTypeLoadProgress_lower(_ value: LoadProgress) -> UInt64 
 /**
  * Is given the lines of the log, on any thread. Must be quick and must not throw.
  */
-public protocol LogSink: AnyObject, Sendable {
+protocol LogSink: AnyObject, Sendable {
 
     /**
      * Takes one line.
@@ -984,7 +984,7 @@ public protocol LogSink: AnyObject, Sendable {
 /**
  * Is given the lines of the log, on any thread. Must be quick and must not throw.
  */
-open class LogSinkImpl: LogSink, @unchecked Sendable {
+class LogSinkImpl: LogSink, @unchecked Sendable {
     fileprivate let handle: UInt64
 
     /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
@@ -1040,7 +1040,7 @@ open class LogSinkImpl: LogSink, @unchecked Sendable {
     /**
      * Takes one line.
      */
-open func log(line: LogLine)  {try! rustCall() {
+func log(line: LogLine)  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_logsink_log(
             self.uniffiCloneHandle(),
@@ -1123,7 +1123,7 @@ private func uniffiCallbackInitLogSink() {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeLogSink: FfiConverter {
+struct FfiConverterTypeLogSink: FfiConverter {
     fileprivate static let handleMap = UniffiHandleMap<LogSink>()
 
     typealias FfiType = UInt64
@@ -1164,14 +1164,14 @@ public struct FfiConverterTypeLogSink: FfiConverter {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogSink_lift(_ handle: UInt64) throws -> LogSink {
+func FfiConverterTypeLogSink_lift(_ handle: UInt64) throws -> LogSink {
     return try FfiConverterTypeLogSink.lift(handle)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogSink_lower(_ value: LogSink) -> UInt64 {
+func FfiConverterTypeLogSink_lower(_ value: LogSink) -> UInt64 {
     return FfiConverterTypeLogSink.lower(value)
 }
 
@@ -1183,7 +1183,7 @@ public func FfiConverterTypeLogSink_lower(_ value: LogSink) -> UInt64 {
 /**
  * A loaded model.
  */
-public protocol NativeModelProtocol: AnyObject, Sendable {
+protocol NativeModelProtocol: AnyObject, Sendable {
 
     /**
      * What the model is that guesses ahead in this one's sessions, if there is one.
@@ -1229,7 +1229,7 @@ public protocol NativeModelProtocol: AnyObject, Sendable {
 /**
  * A loaded model.
  */
-open class NativeModel: NativeModelProtocol, @unchecked Sendable {
+class NativeModel: NativeModelProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
 
     /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
@@ -1300,7 +1300,7 @@ public static func load(path: String, options: ModelOptions, cancellation: Cance
     /**
      * What the model is that guesses ahead in this one's sessions, if there is one.
      */
-open func draft() -> ModelInfo?  {
+func draft() -> ModelInfo?  {
     return try!  FfiConverterOptionTypeModelInfo.lift(try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_draft(
@@ -1312,7 +1312,7 @@ open func draft() -> ModelInfo?  {
     /**
      * What the model is, and how it runs here.
      */
-open func info() -> ModelInfo  {
+func info() -> ModelInfo  {
     return try!  FfiConverterTypeModelInfo_lift(try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_info(
@@ -1324,7 +1324,7 @@ open func info() -> ModelInfo  {
     /**
      * Lets sessions begin with the prices that were saved.
      */
-open func loadProfile(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func loadProfile(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_load_profile(
             self.uniffiCloneHandle(),
@@ -1336,7 +1336,7 @@ open func loadProfile(path: String)throws   {try rustCallWithError(FfiConverterT
     /**
      * The prompt that the model's chat template makes of a conversation.
      */
-open func render(conversation: [Message], withTools: [Tool])throws  -> String  {
+func render(conversation: [Message], withTools: [Tool])throws  -> String  {
     return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_render(
@@ -1350,7 +1350,7 @@ open func render(conversation: [Message], withTools: [Tool])throws  -> String  {
     /**
      * Writes what passes and drafting have cost so far to the file at `path`.
      */
-open func saveProfile(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func saveProfile(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_save_profile(
             self.uniffiCloneHandle(),
@@ -1362,7 +1362,7 @@ open func saveProfile(path: String)throws   {try rustCallWithError(FfiConverterT
     /**
      * A new conversation.
      */
-open func session(options: SessionOptions)throws  -> NativeSession  {
+func session(options: SessionOptions)throws  -> NativeSession  {
     return try  FfiConverterTypeNativeSession_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_session(
@@ -1375,7 +1375,7 @@ open func session(options: SessionOptions)throws  -> NativeSession  {
     /**
      * The tokens of `text`, without one for its beginning; special tokens in it are read as such if `special`, else as text.
      */
-open func tokenize(text: String, special: Bool)throws  -> [Int32]  {
+func tokenize(text: String, special: Bool)throws  -> [Int32]  {
     return try  FfiConverterSequenceInt32.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_tokenize(
@@ -1389,7 +1389,7 @@ open func tokenize(text: String, special: Bool)throws  -> [Int32]  {
     /**
      * The same model, in whose sessions `draft` guesses ahead: the same text, sooner. Nothing is loaded again.
      */
-open func withDraft(draft: NativeModel)throws  -> NativeModel  {
+func withDraft(draft: NativeModel)throws  -> NativeModel  {
     return try  FfiConverterTypeNativeModel_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativemodel_with_draft(
@@ -1407,7 +1407,7 @@ open func withDraft(draft: NativeModel)throws  -> NativeModel  {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeNativeModel: FfiConverter {
+struct FfiConverterTypeNativeModel: FfiConverter {
     typealias FfiType = UInt64
     typealias SwiftType = NativeModel
 
@@ -1433,14 +1433,14 @@ public struct FfiConverterTypeNativeModel: FfiConverter {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeModel_lift(_ handle: UInt64) throws -> NativeModel {
+func FfiConverterTypeNativeModel_lift(_ handle: UInt64) throws -> NativeModel {
     return try FfiConverterTypeNativeModel.lift(handle)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeModel_lower(_ value: NativeModel) -> UInt64 {
+func FfiConverterTypeNativeModel_lower(_ value: NativeModel) -> UInt64 {
     return FfiConverterTypeNativeModel.lower(value)
 }
 
@@ -1452,7 +1452,7 @@ public func FfiConverterTypeNativeModel_lower(_ value: NativeModel) -> UInt64 {
 /**
  * A conversation with a model. All methods can be called from any thread; one answer is generated at a time.
  */
-public protocol NativeSessionProtocol: AnyObject, Sendable {
+protocol NativeSessionProtocol: AnyObject, Sendable {
 
     /**
      * Lets answers be drafted from `text` too; no answer changes with it.
@@ -1528,7 +1528,7 @@ public protocol NativeSessionProtocol: AnyObject, Sendable {
 /**
  * A conversation with a model. All methods can be called from any thread; one answer is generated at a time.
  */
-open class NativeSession: NativeSessionProtocol, @unchecked Sendable {
+class NativeSession: NativeSessionProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
 
     /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
@@ -1584,7 +1584,7 @@ open class NativeSession: NativeSessionProtocol, @unchecked Sendable {
     /**
      * Lets answers be drafted from `text` too; no answer changes with it.
      */
-open func addContext(text: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func addContext(text: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_add_context(
             self.uniffiCloneHandle(),
@@ -1596,7 +1596,7 @@ open func addContext(text: String)throws   {try rustCallWithError(FfiConverterTy
     /**
      * Cancels the answer that is being generated, if there is one.
      */
-open func cancel()  {try! rustCall() {
+func cancel()  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1607,7 +1607,7 @@ open func cancel()  {try! rustCall() {
     /**
      * Continues `text` as it stands, without template and history; neither changes.
      */
-open func complete(text: String, options: GenerationOptions?)throws  -> NativeStream  {
+func complete(text: String, options: GenerationOptions?)throws  -> NativeStream  {
     return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_complete(
@@ -1621,7 +1621,7 @@ open func complete(text: String, options: GenerationOptions?)throws  -> NativeSt
     /**
      * Cancels the answer that is being generated and ends the session: waits until its worker has stopped.
      */
-open func end()  {try! rustCall() {
+func end()  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_end(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1632,7 +1632,7 @@ open func end()  {try! rustCall() {
     /**
      * The conversation so far.
      */
-open func history() -> [Message]  {
+func history() -> [Message]  {
     return try!  FfiConverterSequenceTypeMessage.lift(try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_history(
@@ -1644,7 +1644,7 @@ open func history() -> [Message]  {
     /**
      * Drafts from what another session saved, too.
      */
-open func loadDrafts(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func loadDrafts(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_load_drafts(
             self.uniffiCloneHandle(),
@@ -1656,7 +1656,7 @@ open func loadDrafts(path: String)throws   {try rustCallWithError(FfiConverterTy
     /**
      * The figures of all generations so far.
      */
-open func metrics() -> SessionMetrics  {
+func metrics() -> SessionMetrics  {
     return try!  FfiConverterTypeSessionMetrics_lift(try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_metrics(
@@ -1668,7 +1668,7 @@ open func metrics() -> SessionMetrics  {
     /**
      * Forgets all turns; system prompt and tools stay.
      */
-open func reset()throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func reset()throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_reset(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1679,7 +1679,7 @@ open func reset()throws   {try rustCallWithError(FfiConverterTypeNativeError_lif
     /**
      * Replaces the conversation.
      */
-open func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_restore_history(
             self.uniffiCloneHandle(),
@@ -1691,7 +1691,7 @@ open func restoreHistory(history: [Message])throws   {try rustCallWithError(FfiC
     /**
      * Writes what the session can draft from to the file at `path`.
      */
-open func saveDrafts(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func saveDrafts(path: String)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_save_drafts(
             self.uniffiCloneHandle(),
@@ -1703,7 +1703,7 @@ open func saveDrafts(path: String)throws   {try rustCallWithError(FfiConverterTy
     /**
      * Replaces the system prompt.
      */
-open func setSystemPrompt(systemPrompt: String?)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func setSystemPrompt(systemPrompt: String?)throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_set_system_prompt(
             self.uniffiCloneHandle(),
@@ -1715,7 +1715,7 @@ open func setSystemPrompt(systemPrompt: String?)throws   {try rustCallWithError(
     /**
      * Replaces the tools.
      */
-open func setTools(newTools: [Tool])throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func setTools(newTools: [Tool])throws   {try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_set_tools(
             self.uniffiCloneHandle(),
@@ -1727,7 +1727,7 @@ open func setTools(newTools: [Tool])throws   {try rustCallWithError(FfiConverter
     /**
      * Answers `prompt` piece by piece.
      */
-open func stream(prompt: String, options: GenerationOptions?)throws  -> NativeStream  {
+func stream(prompt: String, options: GenerationOptions?)throws  -> NativeStream  {
     return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_stream(
@@ -1741,7 +1741,7 @@ open func stream(prompt: String, options: GenerationOptions?)throws  -> NativeSt
     /**
      * Answers the conversation followed by `new_messages`, for example the results of tools.
      */
-open func streamMessages(newMessages: [Message], options: GenerationOptions?)throws  -> NativeStream  {
+func streamMessages(newMessages: [Message], options: GenerationOptions?)throws  -> NativeStream  {
     return try  FfiConverterTypeNativeStream_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativesession_stream_messages(
@@ -1760,7 +1760,7 @@ open func streamMessages(newMessages: [Message], options: GenerationOptions?)thr
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeNativeSession: FfiConverter {
+struct FfiConverterTypeNativeSession: FfiConverter {
     typealias FfiType = UInt64
     typealias SwiftType = NativeSession
 
@@ -1786,14 +1786,14 @@ public struct FfiConverterTypeNativeSession: FfiConverter {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeSession_lift(_ handle: UInt64) throws -> NativeSession {
+func FfiConverterTypeNativeSession_lift(_ handle: UInt64) throws -> NativeSession {
     return try FfiConverterTypeNativeSession.lift(handle)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeSession_lower(_ value: NativeSession) -> UInt64 {
+func FfiConverterTypeNativeSession_lower(_ value: NativeSession) -> UInt64 {
     return FfiConverterTypeNativeSession.lower(value)
 }
 
@@ -1805,7 +1805,7 @@ public func FfiConverterTypeNativeSession_lower(_ value: NativeSession) -> UInt6
 /**
  * An answer that is being generated. Dropping it before its end cancels the turn.
  */
-public protocol NativeStreamProtocol: AnyObject, Sendable {
+protocol NativeStreamProtocol: AnyObject, Sendable {
 
     /**
      * Cancels the turn if its end was not seen yet; else does nothing. Ends a `next` that waits.
@@ -1826,7 +1826,7 @@ public protocol NativeStreamProtocol: AnyObject, Sendable {
 /**
  * An answer that is being generated. Dropping it before its end cancels the turn.
  */
-open class NativeStream: NativeStreamProtocol, @unchecked Sendable {
+class NativeStream: NativeStreamProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
 
     /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
@@ -1882,7 +1882,7 @@ open class NativeStream: NativeStreamProtocol, @unchecked Sendable {
     /**
      * Cancels the turn if its end was not seen yet; else does nothing. Ends a `next` that waits.
      */
-open func cancel()  {try! rustCall() {
+func cancel()  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativestream_cancel(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -1893,7 +1893,7 @@ open func cancel()  {try! rustCall() {
     /**
      * Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
      */
-open func next()throws  -> String?  {
+func next()throws  -> String?  {
     return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativestream_next(
@@ -1905,7 +1905,7 @@ open func next()throws  -> String?  {
     /**
      * The answer, once `next` has returned none.
      */
-open func response() -> Response?  {
+func response() -> Response?  {
     return try!  FfiConverterOptionTypeResponse.lift(try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativestream_response(
@@ -1922,7 +1922,7 @@ open func response() -> Response?  {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeNativeStream: FfiConverter {
+struct FfiConverterTypeNativeStream: FfiConverter {
     typealias FfiType = UInt64
     typealias SwiftType = NativeStream
 
@@ -1948,14 +1948,14 @@ public struct FfiConverterTypeNativeStream: FfiConverter {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeStream_lift(_ handle: UInt64) throws -> NativeStream {
+func FfiConverterTypeNativeStream_lift(_ handle: UInt64) throws -> NativeStream {
     return try FfiConverterTypeNativeStream.lift(handle)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeStream_lower(_ value: NativeStream) -> UInt64 {
+func FfiConverterTypeNativeStream_lower(_ value: NativeStream) -> UInt64 {
     return FfiConverterTypeNativeStream.lower(value)
 }
 
@@ -2008,7 +2008,7 @@ extension Choice: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeChoice: FfiConverterRustBuffer {
+struct FfiConverterTypeChoice: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Choice {
         return
             try Choice(
@@ -2029,14 +2029,14 @@ public struct FfiConverterTypeChoice: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeChoice_lift(_ buf: RustBuffer) throws -> Choice {
+func FfiConverterTypeChoice_lift(_ buf: RustBuffer) throws -> Choice {
     return try FfiConverterTypeChoice.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeChoice_lower(_ value: Choice) -> RustBuffer {
+func FfiConverterTypeChoice_lower(_ value: Choice) -> RustBuffer {
     return FfiConverterTypeChoice.lower(value)
 }
 
@@ -2103,7 +2103,7 @@ extension DrySettings: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeDrySettings: FfiConverterRustBuffer {
+struct FfiConverterTypeDrySettings: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> DrySettings {
         return
             try DrySettings(
@@ -2128,14 +2128,14 @@ public struct FfiConverterTypeDrySettings: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeDrySettings_lift(_ buf: RustBuffer) throws -> DrySettings {
+func FfiConverterTypeDrySettings_lift(_ buf: RustBuffer) throws -> DrySettings {
     return try FfiConverterTypeDrySettings.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeDrySettings_lower(_ value: DrySettings) -> RustBuffer {
+func FfiConverterTypeDrySettings_lower(_ value: DrySettings) -> RustBuffer {
     return FfiConverterTypeDrySettings.lower(value)
 }
 
@@ -2210,7 +2210,7 @@ extension FlashMetrics: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeFlashMetrics: FfiConverterRustBuffer {
+struct FfiConverterTypeFlashMetrics: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> FlashMetrics {
         return
             try FlashMetrics(
@@ -2237,14 +2237,14 @@ public struct FfiConverterTypeFlashMetrics: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeFlashMetrics_lift(_ buf: RustBuffer) throws -> FlashMetrics {
+func FfiConverterTypeFlashMetrics_lift(_ buf: RustBuffer) throws -> FlashMetrics {
     return try FfiConverterTypeFlashMetrics.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeFlashMetrics_lower(_ value: FlashMetrics) -> RustBuffer {
+func FfiConverterTypeFlashMetrics_lower(_ value: FlashMetrics) -> RustBuffer {
     return FfiConverterTypeFlashMetrics.lower(value)
 }
 
@@ -2326,6 +2326,18 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var sampleS: Double
     /**
+     * Passes of several rows that were projected together, not one by one along the accepted path.
+     */
+    public var batchedPasses: Int64
+    /**
+     * Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+     */
+    public var expectedOnDemandS: Double
+    /**
+     * Seconds that projecting together was expected to take in the same passes.
+     */
+    public var expectedBatchedS: Double
+    /**
      * What `decode_s` without `draft_s` was expected to be, pass by pass.
      */
     public var predictedS: Double
@@ -2404,6 +2416,15 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Of `decode_s`, choosing tokens.
          */sampleS: Double,
         /**
+         * Passes of several rows that were projected together, not one by one along the accepted path.
+         */batchedPasses: Int64,
+        /**
+         * Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+         */expectedOnDemandS: Double,
+        /**
+         * Seconds that projecting together was expected to take in the same passes.
+         */expectedBatchedS: Double,
+        /**
          * What `decode_s` without `draft_s` was expected to be, pass by pass.
          */predictedS: Double,
         /**
@@ -2436,6 +2457,9 @@ public struct GenerationMetrics: Equatable, Hashable {
         self.verifyS = verifyS
         self.projectS = projectS
         self.sampleS = sampleS
+        self.batchedPasses = batchedPasses
+        self.expectedOnDemandS = expectedOnDemandS
+        self.expectedBatchedS = expectedBatchedS
         self.predictedS = predictedS
         self.drafting = drafting
         self.prefillFlash = prefillFlash
@@ -2455,7 +2479,7 @@ extension GenerationMetrics: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
+struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> GenerationMetrics {
         return
             try GenerationMetrics(
@@ -2477,6 +2501,9 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
                 verifyS: FfiConverterDouble.read(from: &buf),
                 projectS: FfiConverterDouble.read(from: &buf),
                 sampleS: FfiConverterDouble.read(from: &buf),
+                batchedPasses: FfiConverterInt64.read(from: &buf),
+                expectedOnDemandS: FfiConverterDouble.read(from: &buf),
+                expectedBatchedS: FfiConverterDouble.read(from: &buf),
                 predictedS: FfiConverterDouble.read(from: &buf),
                 drafting: FfiConverterBool.read(from: &buf),
                 prefillFlash: FfiConverterTypeFlashMetrics.read(from: &buf),
@@ -2504,6 +2531,9 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
         FfiConverterDouble.write(value.verifyS, into: &buf)
         FfiConverterDouble.write(value.projectS, into: &buf)
         FfiConverterDouble.write(value.sampleS, into: &buf)
+        FfiConverterInt64.write(value.batchedPasses, into: &buf)
+        FfiConverterDouble.write(value.expectedOnDemandS, into: &buf)
+        FfiConverterDouble.write(value.expectedBatchedS, into: &buf)
         FfiConverterDouble.write(value.predictedS, into: &buf)
         FfiConverterBool.write(value.drafting, into: &buf)
         FfiConverterTypeFlashMetrics.write(value.prefillFlash, into: &buf)
@@ -2516,14 +2546,14 @@ public struct FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeGenerationMetrics_lift(_ buf: RustBuffer) throws -> GenerationMetrics {
+func FfiConverterTypeGenerationMetrics_lift(_ buf: RustBuffer) throws -> GenerationMetrics {
     return try FfiConverterTypeGenerationMetrics.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeGenerationMetrics_lower(_ value: GenerationMetrics) -> RustBuffer {
+func FfiConverterTypeGenerationMetrics_lower(_ value: GenerationMetrics) -> RustBuffer {
     return FfiConverterTypeGenerationMetrics.lower(value)
 }
 
@@ -2584,7 +2614,7 @@ extension GenerationOptions: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeGenerationOptions: FfiConverterRustBuffer {
+struct FfiConverterTypeGenerationOptions: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> GenerationOptions {
         return
             try GenerationOptions(
@@ -2607,14 +2637,14 @@ public struct FfiConverterTypeGenerationOptions: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeGenerationOptions_lift(_ buf: RustBuffer) throws -> GenerationOptions {
+func FfiConverterTypeGenerationOptions_lift(_ buf: RustBuffer) throws -> GenerationOptions {
     return try FfiConverterTypeGenerationOptions.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeGenerationOptions_lower(_ value: GenerationOptions) -> RustBuffer {
+func FfiConverterTypeGenerationOptions_lower(_ value: GenerationOptions) -> RustBuffer {
     return FfiConverterTypeGenerationOptions.lower(value)
 }
 
@@ -2665,7 +2695,7 @@ extension LogLine: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeLogLine: FfiConverterRustBuffer {
+struct FfiConverterTypeLogLine: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LogLine {
         return
             try LogLine(
@@ -2686,14 +2716,14 @@ public struct FfiConverterTypeLogLine: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogLine_lift(_ buf: RustBuffer) throws -> LogLine {
+func FfiConverterTypeLogLine_lift(_ buf: RustBuffer) throws -> LogLine {
     return try FfiConverterTypeLogLine.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogLine_lower(_ value: LogLine) -> RustBuffer {
+func FfiConverterTypeLogLine_lower(_ value: LogLine) -> RustBuffer {
     return FfiConverterTypeLogLine.lower(value)
 }
 
@@ -2736,7 +2766,7 @@ extension LogitBias: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeLogitBias: FfiConverterRustBuffer {
+struct FfiConverterTypeLogitBias: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LogitBias {
         return
             try LogitBias(
@@ -2755,14 +2785,14 @@ public struct FfiConverterTypeLogitBias: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogitBias_lift(_ buf: RustBuffer) throws -> LogitBias {
+func FfiConverterTypeLogitBias_lift(_ buf: RustBuffer) throws -> LogitBias {
     return try FfiConverterTypeLogitBias.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogitBias_lower(_ value: LogitBias) -> RustBuffer {
+func FfiConverterTypeLogitBias_lower(_ value: LogitBias) -> RustBuffer {
     return FfiConverterTypeLogitBias.lower(value)
 }
 
@@ -2821,7 +2851,7 @@ extension Machine: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeMachine: FfiConverterRustBuffer {
+struct FfiConverterTypeMachine: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Machine {
         return
             try Machine(
@@ -2844,14 +2874,14 @@ public struct FfiConverterTypeMachine: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeMachine_lift(_ buf: RustBuffer) throws -> Machine {
+func FfiConverterTypeMachine_lift(_ buf: RustBuffer) throws -> Machine {
     return try FfiConverterTypeMachine.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeMachine_lower(_ value: Machine) -> RustBuffer {
+func FfiConverterTypeMachine_lower(_ value: Machine) -> RustBuffer {
     return FfiConverterTypeMachine.lower(value)
 }
 
@@ -2918,7 +2948,7 @@ extension Message: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeMessage: FfiConverterRustBuffer {
+struct FfiConverterTypeMessage: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Message {
         return
             try Message(
@@ -2943,14 +2973,14 @@ public struct FfiConverterTypeMessage: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeMessage_lift(_ buf: RustBuffer) throws -> Message {
+func FfiConverterTypeMessage_lift(_ buf: RustBuffer) throws -> Message {
     return try FfiConverterTypeMessage.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeMessage_lower(_ value: Message) -> RustBuffer {
+func FfiConverterTypeMessage_lower(_ value: Message) -> RustBuffer {
     return FfiConverterTypeMessage.lower(value)
 }
 
@@ -3081,7 +3111,7 @@ extension ModelInfo: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
+struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ModelInfo {
         return
             try ModelInfo(
@@ -3122,14 +3152,14 @@ public struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeModelInfo_lift(_ buf: RustBuffer) throws -> ModelInfo {
+func FfiConverterTypeModelInfo_lift(_ buf: RustBuffer) throws -> ModelInfo {
     return try FfiConverterTypeModelInfo.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
+func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
     return FfiConverterTypeModelInfo.lower(value)
 }
 
@@ -3278,7 +3308,7 @@ extension ModelOptions: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
+struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ModelOptions {
         return
             try ModelOptions(
@@ -3321,14 +3351,14 @@ public struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeModelOptions_lift(_ buf: RustBuffer) throws -> ModelOptions {
+func FfiConverterTypeModelOptions_lift(_ buf: RustBuffer) throws -> ModelOptions {
     return try FfiConverterTypeModelOptions.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeModelOptions_lower(_ value: ModelOptions) -> RustBuffer {
+func FfiConverterTypeModelOptions_lower(_ value: ModelOptions) -> RustBuffer {
     return FfiConverterTypeModelOptions.lower(value)
 }
 
@@ -3419,7 +3449,7 @@ extension ResidencyForecast: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeResidencyForecast: FfiConverterRustBuffer {
+struct FfiConverterTypeResidencyForecast: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ResidencyForecast {
         return
             try ResidencyForecast(
@@ -3450,14 +3480,14 @@ public struct FfiConverterTypeResidencyForecast: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeResidencyForecast_lift(_ buf: RustBuffer) throws -> ResidencyForecast {
+func FfiConverterTypeResidencyForecast_lift(_ buf: RustBuffer) throws -> ResidencyForecast {
     return try FfiConverterTypeResidencyForecast.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeResidencyForecast_lower(_ value: ResidencyForecast) -> RustBuffer {
+func FfiConverterTypeResidencyForecast_lower(_ value: ResidencyForecast) -> RustBuffer {
     return FfiConverterTypeResidencyForecast.lower(value)
 }
 
@@ -3566,7 +3596,7 @@ extension ResidencyInfo: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeResidencyInfo: FfiConverterRustBuffer {
+struct FfiConverterTypeResidencyInfo: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ResidencyInfo {
         return
             try ResidencyInfo(
@@ -3601,14 +3631,14 @@ public struct FfiConverterTypeResidencyInfo: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeResidencyInfo_lift(_ buf: RustBuffer) throws -> ResidencyInfo {
+func FfiConverterTypeResidencyInfo_lift(_ buf: RustBuffer) throws -> ResidencyInfo {
     return try FfiConverterTypeResidencyInfo.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeResidencyInfo_lower(_ value: ResidencyInfo) -> RustBuffer {
+func FfiConverterTypeResidencyInfo_lower(_ value: ResidencyInfo) -> RustBuffer {
     return FfiConverterTypeResidencyInfo.lower(value)
 }
 
@@ -3691,7 +3721,7 @@ extension Response: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeResponse: FfiConverterRustBuffer {
+struct FfiConverterTypeResponse: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Response {
         return
             try Response(
@@ -3720,14 +3750,14 @@ public struct FfiConverterTypeResponse: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeResponse_lift(_ buf: RustBuffer) throws -> Response {
+func FfiConverterTypeResponse_lift(_ buf: RustBuffer) throws -> Response {
     return try FfiConverterTypeResponse.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeResponse_lower(_ value: Response) -> RustBuffer {
+func FfiConverterTypeResponse_lower(_ value: Response) -> RustBuffer {
     return FfiConverterTypeResponse.lower(value)
 }
 
@@ -3858,7 +3888,7 @@ extension SamplerSettings: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeSamplerSettings: FfiConverterRustBuffer {
+struct FfiConverterTypeSamplerSettings: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SamplerSettings {
         return
             try SamplerSettings(
@@ -3899,14 +3929,14 @@ public struct FfiConverterTypeSamplerSettings: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSamplerSettings_lift(_ buf: RustBuffer) throws -> SamplerSettings {
+func FfiConverterTypeSamplerSettings_lift(_ buf: RustBuffer) throws -> SamplerSettings {
     return try FfiConverterTypeSamplerSettings.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSamplerSettings_lower(_ value: SamplerSettings) -> RustBuffer {
+func FfiConverterTypeSamplerSettings_lower(_ value: SamplerSettings) -> RustBuffer {
     return FfiConverterTypeSamplerSettings.lower(value)
 }
 
@@ -3965,7 +3995,7 @@ extension SessionMetrics: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeSessionMetrics: FfiConverterRustBuffer {
+struct FfiConverterTypeSessionMetrics: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SessionMetrics {
         return
             try SessionMetrics(
@@ -3988,14 +4018,14 @@ public struct FfiConverterTypeSessionMetrics: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSessionMetrics_lift(_ buf: RustBuffer) throws -> SessionMetrics {
+func FfiConverterTypeSessionMetrics_lift(_ buf: RustBuffer) throws -> SessionMetrics {
     return try FfiConverterTypeSessionMetrics.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSessionMetrics_lower(_ value: SessionMetrics) -> RustBuffer {
+func FfiConverterTypeSessionMetrics_lower(_ value: SessionMetrics) -> RustBuffer {
     return FfiConverterTypeSessionMetrics.lower(value)
 }
 
@@ -4062,7 +4092,7 @@ extension SessionOptions: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeSessionOptions: FfiConverterRustBuffer {
+struct FfiConverterTypeSessionOptions: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SessionOptions {
         return
             try SessionOptions(
@@ -4087,14 +4117,14 @@ public struct FfiConverterTypeSessionOptions: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSessionOptions_lift(_ buf: RustBuffer) throws -> SessionOptions {
+func FfiConverterTypeSessionOptions_lift(_ buf: RustBuffer) throws -> SessionOptions {
     return try FfiConverterTypeSessionOptions.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSessionOptions_lower(_ value: SessionOptions) -> RustBuffer {
+func FfiConverterTypeSessionOptions_lower(_ value: SessionOptions) -> RustBuffer {
     return FfiConverterTypeSessionOptions.lower(value)
 }
 
@@ -4161,7 +4191,7 @@ extension SourceTokens: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeSourceTokens: FfiConverterRustBuffer {
+struct FfiConverterTypeSourceTokens: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SourceTokens {
         return
             try SourceTokens(
@@ -4186,14 +4216,14 @@ public struct FfiConverterTypeSourceTokens: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSourceTokens_lift(_ buf: RustBuffer) throws -> SourceTokens {
+func FfiConverterTypeSourceTokens_lift(_ buf: RustBuffer) throws -> SourceTokens {
     return try FfiConverterTypeSourceTokens.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeSourceTokens_lower(_ value: SourceTokens) -> RustBuffer {
+func FfiConverterTypeSourceTokens_lower(_ value: SourceTokens) -> RustBuffer {
     return FfiConverterTypeSourceTokens.lower(value)
 }
 
@@ -4236,7 +4266,7 @@ extension TokenLogprob: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeTokenLogprob: FfiConverterRustBuffer {
+struct FfiConverterTypeTokenLogprob: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> TokenLogprob {
         return
             try TokenLogprob(
@@ -4255,14 +4285,14 @@ public struct FfiConverterTypeTokenLogprob: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeTokenLogprob_lift(_ buf: RustBuffer) throws -> TokenLogprob {
+func FfiConverterTypeTokenLogprob_lift(_ buf: RustBuffer) throws -> TokenLogprob {
     return try FfiConverterTypeTokenLogprob.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeTokenLogprob_lower(_ value: TokenLogprob) -> RustBuffer {
+func FfiConverterTypeTokenLogprob_lower(_ value: TokenLogprob) -> RustBuffer {
     return FfiConverterTypeTokenLogprob.lower(value)
 }
 
@@ -4313,7 +4343,7 @@ extension Tool: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeTool: FfiConverterRustBuffer {
+struct FfiConverterTypeTool: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Tool {
         return
             try Tool(
@@ -4334,14 +4364,14 @@ public struct FfiConverterTypeTool: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeTool_lift(_ buf: RustBuffer) throws -> Tool {
+func FfiConverterTypeTool_lift(_ buf: RustBuffer) throws -> Tool {
     return try FfiConverterTypeTool.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeTool_lower(_ value: Tool) -> RustBuffer {
+func FfiConverterTypeTool_lower(_ value: Tool) -> RustBuffer {
     return FfiConverterTypeTool.lower(value)
 }
 
@@ -4392,7 +4422,7 @@ extension ToolCall: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeToolCall: FfiConverterRustBuffer {
+struct FfiConverterTypeToolCall: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ToolCall {
         return
             try ToolCall(
@@ -4413,14 +4443,14 @@ public struct FfiConverterTypeToolCall: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeToolCall_lift(_ buf: RustBuffer) throws -> ToolCall {
+func FfiConverterTypeToolCall_lift(_ buf: RustBuffer) throws -> ToolCall {
     return try FfiConverterTypeToolCall.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeToolCall_lower(_ value: ToolCall) -> RustBuffer {
+func FfiConverterTypeToolCall_lower(_ value: ToolCall) -> RustBuffer {
     return FfiConverterTypeToolCall.lower(value)
 }
 
@@ -4454,7 +4484,7 @@ extension ContextOverflow: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeContextOverflow: FfiConverterRustBuffer {
+struct FfiConverterTypeContextOverflow: FfiConverterRustBuffer {
     typealias SwiftType = ContextOverflow
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ContextOverflow {
@@ -4488,14 +4518,14 @@ public struct FfiConverterTypeContextOverflow: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeContextOverflow_lift(_ buf: RustBuffer) throws -> ContextOverflow {
+func FfiConverterTypeContextOverflow_lift(_ buf: RustBuffer) throws -> ContextOverflow {
     return try FfiConverterTypeContextOverflow.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeContextOverflow_lower(_ value: ContextOverflow) -> RustBuffer {
+func FfiConverterTypeContextOverflow_lower(_ value: ContextOverflow) -> RustBuffer {
     return FfiConverterTypeContextOverflow.lower(value)
 }
 
@@ -4541,7 +4571,7 @@ extension Drafting: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeDrafting: FfiConverterRustBuffer {
+struct FfiConverterTypeDrafting: FfiConverterRustBuffer {
     typealias SwiftType = Drafting
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Drafting {
@@ -4589,14 +4619,14 @@ public struct FfiConverterTypeDrafting: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeDrafting_lift(_ buf: RustBuffer) throws -> Drafting {
+func FfiConverterTypeDrafting_lift(_ buf: RustBuffer) throws -> Drafting {
     return try FfiConverterTypeDrafting.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeDrafting_lower(_ value: Drafting) -> RustBuffer {
+func FfiConverterTypeDrafting_lower(_ value: Drafting) -> RustBuffer {
     return FfiConverterTypeDrafting.lower(value)
 }
 
@@ -4634,7 +4664,7 @@ extension ExecutorChoice: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeExecutorChoice: FfiConverterRustBuffer {
+struct FfiConverterTypeExecutorChoice: FfiConverterRustBuffer {
     typealias SwiftType = ExecutorChoice
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ExecutorChoice {
@@ -4674,14 +4704,14 @@ public struct FfiConverterTypeExecutorChoice: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeExecutorChoice_lift(_ buf: RustBuffer) throws -> ExecutorChoice {
+func FfiConverterTypeExecutorChoice_lift(_ buf: RustBuffer) throws -> ExecutorChoice {
     return try FfiConverterTypeExecutorChoice.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeExecutorChoice_lower(_ value: ExecutorChoice) -> RustBuffer {
+func FfiConverterTypeExecutorChoice_lower(_ value: ExecutorChoice) -> RustBuffer {
     return FfiConverterTypeExecutorChoice.lower(value)
 }
 
@@ -4723,7 +4753,7 @@ extension FinishReason: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeFinishReason: FfiConverterRustBuffer {
+struct FfiConverterTypeFinishReason: FfiConverterRustBuffer {
     typealias SwiftType = FinishReason
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> FinishReason {
@@ -4769,14 +4799,14 @@ public struct FfiConverterTypeFinishReason: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeFinishReason_lift(_ buf: RustBuffer) throws -> FinishReason {
+func FfiConverterTypeFinishReason_lift(_ buf: RustBuffer) throws -> FinishReason {
     return try FfiConverterTypeFinishReason.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeFinishReason_lower(_ value: FinishReason) -> RustBuffer {
+func FfiConverterTypeFinishReason_lower(_ value: FinishReason) -> RustBuffer {
     return FfiConverterTypeFinishReason.lower(value)
 }
 
@@ -4814,7 +4844,7 @@ extension Kernels: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeKernels: FfiConverterRustBuffer {
+struct FfiConverterTypeKernels: FfiConverterRustBuffer {
     typealias SwiftType = Kernels
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Kernels {
@@ -4854,14 +4884,14 @@ public struct FfiConverterTypeKernels: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeKernels_lift(_ buf: RustBuffer) throws -> Kernels {
+func FfiConverterTypeKernels_lift(_ buf: RustBuffer) throws -> Kernels {
     return try FfiConverterTypeKernels.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeKernels_lower(_ value: Kernels) -> RustBuffer {
+func FfiConverterTypeKernels_lower(_ value: Kernels) -> RustBuffer {
     return FfiConverterTypeKernels.lower(value)
 }
 
@@ -4895,7 +4925,7 @@ extension KvType: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeKvType: FfiConverterRustBuffer {
+struct FfiConverterTypeKvType: FfiConverterRustBuffer {
     typealias SwiftType = KvType
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> KvType {
@@ -4929,14 +4959,14 @@ public struct FfiConverterTypeKvType: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeKvType_lift(_ buf: RustBuffer) throws -> KvType {
+func FfiConverterTypeKvType_lift(_ buf: RustBuffer) throws -> KvType {
     return try FfiConverterTypeKvType.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeKvType_lower(_ value: KvType) -> RustBuffer {
+func FfiConverterTypeKvType_lower(_ value: KvType) -> RustBuffer {
     return FfiConverterTypeKvType.lower(value)
 }
 
@@ -4982,7 +5012,7 @@ extension LogLevel: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeLogLevel: FfiConverterRustBuffer {
+struct FfiConverterTypeLogLevel: FfiConverterRustBuffer {
     typealias SwiftType = LogLevel
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LogLevel {
@@ -5034,14 +5064,14 @@ public struct FfiConverterTypeLogLevel: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogLevel_lift(_ buf: RustBuffer) throws -> LogLevel {
+func FfiConverterTypeLogLevel_lift(_ buf: RustBuffer) throws -> LogLevel {
     return try FfiConverterTypeLogLevel.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeLogLevel_lower(_ value: LogLevel) -> RustBuffer {
+func FfiConverterTypeLogLevel_lower(_ value: LogLevel) -> RustBuffer {
     return FfiConverterTypeLogLevel.lower(value)
 }
 
@@ -5082,7 +5112,7 @@ extension MemoryBudget: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeMemoryBudget: FfiConverterRustBuffer {
+struct FfiConverterTypeMemoryBudget: FfiConverterRustBuffer {
     typealias SwiftType = MemoryBudget
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> MemoryBudget {
@@ -5126,14 +5156,14 @@ public struct FfiConverterTypeMemoryBudget: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeMemoryBudget_lift(_ buf: RustBuffer) throws -> MemoryBudget {
+func FfiConverterTypeMemoryBudget_lift(_ buf: RustBuffer) throws -> MemoryBudget {
     return try FfiConverterTypeMemoryBudget.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeMemoryBudget_lower(_ value: MemoryBudget) -> RustBuffer {
+func FfiConverterTypeMemoryBudget_lower(_ value: MemoryBudget) -> RustBuffer {
     return FfiConverterTypeMemoryBudget.lower(value)
 }
 
@@ -5142,7 +5172,7 @@ public func FfiConverterTypeMemoryBudget_lower(_ value: MemoryBudget) -> RustBuf
 /**
  * What went wrong. `detail` is one line for a person: what happened, with which file or value, and what to do about it.
  */
-public
+
 enum NativeError: Swift.Error, Equatable, Hashable {
 
 
@@ -5323,7 +5353,7 @@ extension NativeError: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeNativeError: FfiConverterRustBuffer {
+struct FfiConverterTypeNativeError: FfiConverterRustBuffer {
     typealias SwiftType = NativeError
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> NativeError {
@@ -5494,14 +5524,14 @@ public struct FfiConverterTypeNativeError: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeError_lift(_ buf: RustBuffer) throws -> NativeError {
+func FfiConverterTypeNativeError_lift(_ buf: RustBuffer) throws -> NativeError {
     return try FfiConverterTypeNativeError.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeNativeError_lower(_ value: NativeError) -> RustBuffer {
+func FfiConverterTypeNativeError_lower(_ value: NativeError) -> RustBuffer {
     return FfiConverterTypeNativeError.lower(value)
 }
 
@@ -5542,7 +5572,7 @@ extension Role: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeRole: FfiConverterRustBuffer {
+struct FfiConverterTypeRole: FfiConverterRustBuffer {
     typealias SwiftType = Role
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Role {
@@ -5588,14 +5618,14 @@ public struct FfiConverterTypeRole: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeRole_lift(_ buf: RustBuffer) throws -> Role {
+func FfiConverterTypeRole_lift(_ buf: RustBuffer) throws -> Role {
     return try FfiConverterTypeRole.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeRole_lower(_ value: Role) -> RustBuffer {
+func FfiConverterTypeRole_lower(_ value: Role) -> RustBuffer {
     return FfiConverterTypeRole.lower(value)
 }
 
@@ -5641,7 +5671,7 @@ extension ThreadPriority: Sendable {}
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public struct FfiConverterTypeThreadPriority: FfiConverterRustBuffer {
+struct FfiConverterTypeThreadPriority: FfiConverterRustBuffer {
     typealias SwiftType = ThreadPriority
 
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ThreadPriority {
@@ -5693,14 +5723,14 @@ public struct FfiConverterTypeThreadPriority: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeThreadPriority_lift(_ buf: RustBuffer) throws -> ThreadPriority {
+func FfiConverterTypeThreadPriority_lift(_ buf: RustBuffer) throws -> ThreadPriority {
     return try FfiConverterTypeThreadPriority.lift(buf)
 }
 
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-public func FfiConverterTypeThreadPriority_lower(_ value: ThreadPriority) -> RustBuffer {
+func FfiConverterTypeThreadPriority_lower(_ value: ThreadPriority) -> RustBuffer {
     return FfiConverterTypeThreadPriority.lower(value)
 }
 
@@ -6461,7 +6491,7 @@ fileprivate struct FfiConverterSequenceSequenceInt32: FfiConverterRustBuffer {
 /**
  * Sends lines at `level` and above to `sink`, or to nobody (on Android: to the system's log).
  */
-public func setLogSink(sink: LogSink?, level: LogLevel)  {try! rustCall() {
+func setLogSink(sink: LogSink?, level: LogLevel)  {try! rustCall() {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_func_set_log_sink(
         FfiConverterOptionTypeLogSink.lower(sink),
@@ -6482,7 +6512,7 @@ public func machine() -> Machine  {
 /**
  * What loading the file at `path` within its budget would come to; writes nothing. Blocks: call it on a thread that may wait.
  */
-public func nativeForecast(path: String, options: ModelOptions)throws  -> ResidencyForecast  {
+func nativeForecast(path: String, options: ModelOptions)throws  -> ResidencyForecast  {
     return try  FfiConverterTypeResidencyForecast_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_func_native_forecast(
@@ -6614,7 +6644,7 @@ private let initializationResult: InitializationResult = {
 
 // Make the ensure init function public so that other modules which have external type references to
 // our types can call it.
-public func uniffiEnsureFulcrumFfiInitialized() {
+func uniffiEnsureFulcrumFfiInitialized() {
     switch initializationResult {
     case .ok:
         break

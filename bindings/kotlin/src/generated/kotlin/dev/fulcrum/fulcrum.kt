@@ -40,7 +40,7 @@ import java.util.concurrent.atomic.AtomicBoolean
  * @suppress
  */
 @Structure.FieldOrder("capacity", "len", "data")
-open class RustBuffer : Structure() {
+internal open class RustBuffer : Structure() {
     // Note: `capacity` and `len` are actually `ULong` values, but JVM only supports signed values.
     // When dealing with these fields, make sure to call `toULong()`.
     @JvmField var capacity: Long = 0
@@ -144,7 +144,7 @@ internal object FfiConverterByRefBytes : FfiConverter<java.nio.ByteBuffer, Forei
  *
  * @suppress
  */
-public interface FfiConverter<KotlinType, FfiType> {
+internal interface FfiConverter<KotlinType, FfiType> {
     // Convert an FFI type to a Kotlin type
     fun lift(value: FfiType): KotlinType
 
@@ -211,7 +211,7 @@ public interface FfiConverter<KotlinType, FfiType> {
  *
  * @suppress
  */
-public interface FfiConverterRustBuffer<KotlinType>: FfiConverter<KotlinType, RustBuffer.ByValue> {
+internal interface FfiConverterRustBuffer<KotlinType>: FfiConverter<KotlinType, RustBuffer.ByValue> {
     override fun lift(value: RustBuffer.ByValue) = liftFromRustBuffer(value)
     override fun lower(value: KotlinType) = lowerIntoRustBuffer(value)
 }
@@ -251,14 +251,14 @@ internal open class UniffiRustCallStatus : Structure() {
     }
 }
 
-class InternalException(message: String) : kotlin.Exception(message)
+internal class InternalException(message: String) : kotlin.Exception(message)
 
 /**
  * Each top-level error class has a companion object that can lift the error from the call status's rust buffer
  *
  * @suppress
  */
-interface UniffiRustCallStatusErrorHandler<E> {
+internal interface UniffiRustCallStatusErrorHandler<E> {
     fun lift(error_buf: RustBuffer.ByValue): E;
 }
 
@@ -299,7 +299,7 @@ private fun<E: kotlin.Exception> uniffiCheckCallStatus(errorHandler: UniffiRustC
  *
  * @suppress
  */
-object UniffiNullRustCallStatusErrorHandler: UniffiRustCallStatusErrorHandler<InternalException> {
+internal object UniffiNullRustCallStatusErrorHandler: UniffiRustCallStatusErrorHandler<InternalException> {
     override fun lift(error_buf: RustBuffer.ByValue): InternalException {
         RustBuffer.free(error_buf)
         return InternalException("Unexpected CALL_ERROR")
@@ -1124,7 +1124,7 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
 /**
  * @suppress
  */
-public fun uniffiEnsureInitialized() {
+internal fun uniffiEnsureInitialized() {
     // Call arbitrary methods on IntegrityCheckingUniffiLib and UniffiLib to ensure that
     // their init blocks run. This ensures initialization across crates works as expected.
     IntegrityCheckingUniffiLib.ensureInitialized()
@@ -1144,7 +1144,7 @@ public fun uniffiEnsureInitialized() {
 //
 // The easiest way to ensure this method is called is to use the `.use`
 // helper method to execute a block and destroy the object at the end.
-interface Disposable {
+internal interface Disposable {
     fun destroy()
     companion object {
         fun destroy(vararg args: Any?) {
@@ -1182,7 +1182,7 @@ interface Disposable {
 /**
  * @suppress
  */
-inline fun <T : Disposable?, R> T.use(block: (T) -> R) =
+internal inline fun <T : Disposable?, R> T.use(block: (T) -> R) =
     try {
         block(this)
     } finally {
@@ -1203,14 +1203,14 @@ inline fun <T : Disposable?, R> T.use(block: (T) -> R) =
  *
  * @suppress
  * */
-object UniffiWithHandle
+internal object UniffiWithHandle
 
 /**
  * Used to instantiate an interface without an actual pointer, for fakes in tests, mostly.
  *
  * @suppress
  * */
-object NoHandle// Magic number for the Rust proxy to call using the same mechanism as every other method,
+internal object NoHandle// Magic number for the Rust proxy to call using the same mechanism as every other method,
 // to free the callback once it's dropped by Rust.
 internal const val IDX_CALLBACK_FREE = 0
 // Callback return codes
@@ -1221,7 +1221,7 @@ internal const val UNIFFI_CALLBACK_UNEXPECTED_ERROR = 2
 /**
  * @suppress
  */
-public abstract class FfiConverterCallbackInterface<CallbackInterface: Any>: FfiConverter<CallbackInterface, Long> {
+internal abstract class FfiConverterCallbackInterface<CallbackInterface: Any>: FfiConverter<CallbackInterface, Long> {
     internal val handleMap = UniffiHandleMap<CallbackInterface>()
 
     internal fun drop(handle: Long) {
@@ -1252,14 +1252,14 @@ public abstract class FfiConverterCallbackInterface<CallbackInterface: Any>: Ffi
  *
  * @suppress
  */
-interface UniffiCleaner {
+internal interface UniffiCleaner {
     interface Cleanable {
         fun clean()
     }
 
     fun register(value: Any, cleanUpTask: Runnable): UniffiCleaner.Cleanable
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 // The fallback Jna cleaner, which is available for both Android, and the JVM.
@@ -1283,7 +1283,7 @@ private fun UniffiCleaner.Companion.create(): UniffiCleaner = UniffiJnaCleaner()
 /**
  * @suppress
  */
-public object FfiConverterInt: FfiConverter<Int, Int> {
+internal object FfiConverterInt: FfiConverter<Int, Int> {
     override fun lift(value: Int): Int {
         return value
     }
@@ -1306,7 +1306,7 @@ public object FfiConverterInt: FfiConverter<Int, Int> {
 /**
  * @suppress
  */
-public object FfiConverterULong: FfiConverter<ULong, Long> {
+internal object FfiConverterULong: FfiConverter<ULong, Long> {
     override fun lift(value: Long): ULong {
         return value.toULong()
     }
@@ -1329,7 +1329,7 @@ public object FfiConverterULong: FfiConverter<ULong, Long> {
 /**
  * @suppress
  */
-public object FfiConverterLong: FfiConverter<Long, Long> {
+internal object FfiConverterLong: FfiConverter<Long, Long> {
     override fun lift(value: Long): Long {
         return value
     }
@@ -1352,7 +1352,7 @@ public object FfiConverterLong: FfiConverter<Long, Long> {
 /**
  * @suppress
  */
-public object FfiConverterFloat: FfiConverter<Float, Float> {
+internal object FfiConverterFloat: FfiConverter<Float, Float> {
     override fun lift(value: Float): Float {
         return value
     }
@@ -1375,7 +1375,7 @@ public object FfiConverterFloat: FfiConverter<Float, Float> {
 /**
  * @suppress
  */
-public object FfiConverterDouble: FfiConverter<Double, Double> {
+internal object FfiConverterDouble: FfiConverter<Double, Double> {
     override fun lift(value: Double): Double {
         return value
     }
@@ -1398,7 +1398,7 @@ public object FfiConverterDouble: FfiConverter<Double, Double> {
 /**
  * @suppress
  */
-public object FfiConverterBoolean: FfiConverter<Boolean, Byte> {
+internal object FfiConverterBoolean: FfiConverter<Boolean, Byte> {
     override fun lift(value: Byte): Boolean {
         return value.toInt() != 0
     }
@@ -1421,7 +1421,7 @@ public object FfiConverterBoolean: FfiConverter<Boolean, Byte> {
 /**
  * @suppress
  */
-public object FfiConverterString: FfiConverter<String, RustBuffer.ByValue> {
+internal object FfiConverterString: FfiConverter<String, RustBuffer.ByValue> {
     // Note: we don't inherit from FfiConverterRustBuffer, because we use a
     // special encoding when lowering/lifting.  We can use `RustBuffer.len` to
     // store our length and avoid writing it out to the buffer.
@@ -1574,20 +1574,20 @@ public object FfiConverterString: FfiConverter<String, RustBuffer.ByValue> {
 /**
  * Stops loading a model, from any thread.
  */
-public interface CancellationInterface {
+internal interface CancellationInterface {
 
     /**
      * Raises it, for good.
      */
     fun `cancel`()
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * Stops loading a model, from any thread.
  */
-open class Cancellation: Disposable, AutoCloseable, CancellationInterface
+internal open class Cancellation: Disposable, AutoCloseable, CancellationInterface
 {
 
     @Suppress("UNUSED_PARAMETER")
@@ -1724,7 +1724,7 @@ open class Cancellation: Disposable, AutoCloseable, CancellationInterface
     /**
      * @suppress
      */
-    companion object
+    /** For extensions. */ companion object
 
 }
 
@@ -1732,7 +1732,7 @@ open class Cancellation: Disposable, AutoCloseable, CancellationInterface
 /**
  * @suppress
  */
-public object FfiConverterTypeCancellation: FfiConverter<Cancellation, Long> {
+internal object FfiConverterTypeCancellation: FfiConverter<Cancellation, Long> {
     override fun lower(value: Cancellation): Long {
         return value.uniffiCloneHandle()
     }
@@ -1851,20 +1851,20 @@ public object FfiConverterTypeCancellation: FfiConverter<Cancellation, Long> {
 /**
  * Is told how loading goes on.
  */
-public interface LoadProgress {
+internal interface LoadProgress {
 
     /**
      * How much of the model is loaded, from 0 to 1, ascending. On the loading thread: must be quick and must not throw.
      */
     fun `loaded`(`share`: kotlin.Float)
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * Is told how loading goes on.
  */
-open class LoadProgressImpl: Disposable, AutoCloseable, LoadProgress
+internal open class LoadProgressImpl: Disposable, AutoCloseable, LoadProgress
 {
 
     @Suppress("UNUSED_PARAMETER")
@@ -1991,7 +1991,7 @@ open class LoadProgressImpl: Disposable, AutoCloseable, LoadProgress
     /**
      * @suppress
      */
-    companion object
+    /** For extensions. */ companion object
 
 }
 
@@ -2040,7 +2040,7 @@ internal object uniffiCallbackInterfaceLoadProgress {
 /**
  * @suppress
  */
-public object FfiConverterTypeLoadProgress: FfiConverter<LoadProgress, Long> {
+internal object FfiConverterTypeLoadProgress: FfiConverter<LoadProgress, Long> {
     internal val handleMap = UniffiHandleMap<LoadProgress>()
 
     override fun lower(value: LoadProgress): Long {
@@ -2174,20 +2174,20 @@ public object FfiConverterTypeLoadProgress: FfiConverter<LoadProgress, Long> {
 /**
  * Is given the lines of the log, on any thread. Must be quick and must not throw.
  */
-public interface LogSink {
+internal interface LogSink {
 
     /**
      * Takes one line.
      */
     fun `log`(`line`: LogLine)
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * Is given the lines of the log, on any thread. Must be quick and must not throw.
  */
-open class LogSinkImpl: Disposable, AutoCloseable, LogSink
+internal open class LogSinkImpl: Disposable, AutoCloseable, LogSink
 {
 
     @Suppress("UNUSED_PARAMETER")
@@ -2314,7 +2314,7 @@ open class LogSinkImpl: Disposable, AutoCloseable, LogSink
     /**
      * @suppress
      */
-    companion object
+    /** For extensions. */ companion object
 
 }
 
@@ -2363,7 +2363,7 @@ internal object uniffiCallbackInterfaceLogSink {
 /**
  * @suppress
  */
-public object FfiConverterTypeLogSink: FfiConverter<LogSink, Long> {
+internal object FfiConverterTypeLogSink: FfiConverter<LogSink, Long> {
     internal val handleMap = UniffiHandleMap<LogSink>()
 
     override fun lower(value: LogSink): Long {
@@ -2497,7 +2497,7 @@ public object FfiConverterTypeLogSink: FfiConverter<LogSink, Long> {
 /**
  * A loaded model.
  */
-public interface NativeModelInterface {
+internal interface NativeModelInterface {
 
     /**
      * What the model is that guesses ahead in this one's sessions, if there is one.
@@ -2539,13 +2539,13 @@ public interface NativeModelInterface {
      */
     fun `withDraft`(`draft`: NativeModel): NativeModel
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * A loaded model.
  */
-open class NativeModel: Disposable, AutoCloseable, NativeModelInterface
+internal open class NativeModel: Disposable, AutoCloseable, NativeModelInterface
 {
 
     @Suppress("UNUSED_PARAMETER")
@@ -2821,7 +2821,7 @@ open class NativeModel: Disposable, AutoCloseable, NativeModelInterface
 /**
  * @suppress
  */
-public object FfiConverterTypeNativeModel: FfiConverter<NativeModel, Long> {
+internal object FfiConverterTypeNativeModel: FfiConverter<NativeModel, Long> {
     override fun lower(value: NativeModel): Long {
         return value.uniffiCloneHandle()
     }
@@ -2940,7 +2940,7 @@ public object FfiConverterTypeNativeModel: FfiConverter<NativeModel, Long> {
 /**
  * A conversation with a model. All methods can be called from any thread; one answer is generated at a time.
  */
-public interface NativeSessionInterface {
+internal interface NativeSessionInterface {
 
     /**
      * Lets answers be drafted from `text` too; no answer changes with it.
@@ -3012,13 +3012,13 @@ public interface NativeSessionInterface {
      */
     fun `streamMessages`(`newMessages`: List<Message>, `options`: GenerationOptions?): NativeStream
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * A conversation with a model. All methods can be called from any thread; one answer is generated at a time.
  */
-open class NativeSession: Disposable, AutoCloseable, NativeSessionInterface
+internal open class NativeSession: Disposable, AutoCloseable, NativeSessionInterface
 {
 
     @Suppress("UNUSED_PARAMETER")
@@ -3366,7 +3366,7 @@ open class NativeSession: Disposable, AutoCloseable, NativeSessionInterface
     /**
      * @suppress
      */
-    companion object
+    /** For extensions. */ companion object
 
 }
 
@@ -3374,7 +3374,7 @@ open class NativeSession: Disposable, AutoCloseable, NativeSessionInterface
 /**
  * @suppress
  */
-public object FfiConverterTypeNativeSession: FfiConverter<NativeSession, Long> {
+internal object FfiConverterTypeNativeSession: FfiConverter<NativeSession, Long> {
     override fun lower(value: NativeSession): Long {
         return value.uniffiCloneHandle()
     }
@@ -3493,7 +3493,7 @@ public object FfiConverterTypeNativeSession: FfiConverter<NativeSession, Long> {
 /**
  * An answer that is being generated. Dropping it before its end cancels the turn.
  */
-public interface NativeStreamInterface {
+internal interface NativeStreamInterface {
 
     /**
      * Cancels the turn if its end was not seen yet; else does nothing. Ends a `next` that waits.
@@ -3510,13 +3510,13 @@ public interface NativeStreamInterface {
      */
     fun `response`(): Response?
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * An answer that is being generated. Dropping it before its end cancels the turn.
  */
-open class NativeStream: Disposable, AutoCloseable, NativeStreamInterface
+internal open class NativeStream: Disposable, AutoCloseable, NativeStreamInterface
 {
 
     @Suppress("UNUSED_PARAMETER")
@@ -3675,7 +3675,7 @@ open class NativeStream: Disposable, AutoCloseable, NativeStreamInterface
     /**
      * @suppress
      */
-    companion object
+    /** For extensions. */ companion object
 
 }
 
@@ -3683,7 +3683,7 @@ open class NativeStream: Disposable, AutoCloseable, NativeStreamInterface
 /**
  * @suppress
  */
-public object FfiConverterTypeNativeStream: FfiConverter<NativeStream, Long> {
+internal object FfiConverterTypeNativeStream: FfiConverter<NativeStream, Long> {
     override fun lower(value: NativeStream): Long {
         return value.uniffiCloneHandle()
     }
@@ -3730,13 +3730,13 @@ data class Choice (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeChoice: FfiConverterRustBuffer<Choice> {
+internal object FfiConverterTypeChoice: FfiConverterRustBuffer<Choice> {
     override fun read(buf: ByteBuffer): Choice {
         return Choice(
             FfiConverterInt.read(buf),
@@ -3795,13 +3795,13 @@ data class DrySettings (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeDrySettings: FfiConverterRustBuffer<DrySettings> {
+internal object FfiConverterTypeDrySettings: FfiConverterRustBuffer<DrySettings> {
     override fun read(buf: ByteBuffer): DrySettings {
         return DrySettings(
             FfiConverterFloat.read(buf),
@@ -3871,13 +3871,13 @@ data class FlashMetrics (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeFlashMetrics: FfiConverterRustBuffer<FlashMetrics> {
+internal object FfiConverterTypeFlashMetrics: FfiConverterRustBuffer<FlashMetrics> {
     override fun read(buf: ByteBuffer): FlashMetrics {
         return FlashMetrics(
             FfiConverterLong.read(buf),
@@ -4005,6 +4005,21 @@ data class GenerationMetrics (
     val `sampleS`: kotlin.Double
     ,
     /**
+     * Passes of several rows that were projected together, not one by one along the accepted path.
+     */
+    val `batchedPasses`: kotlin.Long
+    ,
+    /**
+     * Seconds that projecting one by one was expected to take in passes of several rows. In each, the cheaper was done.
+     */
+    val `expectedOnDemandS`: kotlin.Double
+    ,
+    /**
+     * Seconds that projecting together was expected to take in the same passes.
+     */
+    val `expectedBatchedS`: kotlin.Double
+    ,
+    /**
      * What `decode_s` without `draft_s` was expected to be, pass by pass.
      */
     val `predictedS`: kotlin.Double
@@ -4035,13 +4050,13 @@ data class GenerationMetrics (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<GenerationMetrics> {
+internal object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<GenerationMetrics> {
     override fun read(buf: ByteBuffer): GenerationMetrics {
         return GenerationMetrics(
             FfiConverterLong.read(buf),
@@ -4060,6 +4075,9 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterDouble.read(buf),
+            FfiConverterLong.read(buf),
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
             FfiConverterDouble.read(buf),
@@ -4089,6 +4107,9 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.allocationSize(value.`verifyS`) +
             FfiConverterDouble.allocationSize(value.`projectS`) +
             FfiConverterDouble.allocationSize(value.`sampleS`) +
+            FfiConverterLong.allocationSize(value.`batchedPasses`) +
+            FfiConverterDouble.allocationSize(value.`expectedOnDemandS`) +
+            FfiConverterDouble.allocationSize(value.`expectedBatchedS`) +
             FfiConverterDouble.allocationSize(value.`predictedS`) +
             FfiConverterBoolean.allocationSize(value.`drafting`) +
             FfiConverterTypeFlashMetrics.allocationSize(value.`prefillFlash`) +
@@ -4115,6 +4136,9 @@ public object FfiConverterTypeGenerationMetrics: FfiConverterRustBuffer<Generati
             FfiConverterDouble.write(value.`verifyS`, buf)
             FfiConverterDouble.write(value.`projectS`, buf)
             FfiConverterDouble.write(value.`sampleS`, buf)
+            FfiConverterLong.write(value.`batchedPasses`, buf)
+            FfiConverterDouble.write(value.`expectedOnDemandS`, buf)
+            FfiConverterDouble.write(value.`expectedBatchedS`, buf)
             FfiConverterDouble.write(value.`predictedS`, buf)
             FfiConverterBoolean.write(value.`drafting`, buf)
             FfiConverterTypeFlashMetrics.write(value.`prefillFlash`, buf)
@@ -4156,13 +4180,13 @@ data class GenerationOptions (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeGenerationOptions: FfiConverterRustBuffer<GenerationOptions> {
+internal object FfiConverterTypeGenerationOptions: FfiConverterRustBuffer<GenerationOptions> {
     override fun read(buf: ByteBuffer): GenerationOptions {
         return GenerationOptions(
             FfiConverterTypeSamplerSettings.read(buf),
@@ -4214,13 +4238,13 @@ data class LogLine (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeLogLine: FfiConverterRustBuffer<LogLine> {
+internal object FfiConverterTypeLogLine: FfiConverterRustBuffer<LogLine> {
     override fun read(buf: ByteBuffer): LogLine {
         return LogLine(
             FfiConverterTypeLogLevel.read(buf),
@@ -4264,13 +4288,13 @@ data class LogitBias (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeLogitBias: FfiConverterRustBuffer<LogitBias> {
+internal object FfiConverterTypeLogitBias: FfiConverterRustBuffer<LogitBias> {
     override fun read(buf: ByteBuffer): LogitBias {
         return LogitBias(
             FfiConverterInt.read(buf),
@@ -4321,13 +4345,13 @@ data class Machine (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeMachine: FfiConverterRustBuffer<Machine> {
+internal object FfiConverterTypeMachine: FfiConverterRustBuffer<Machine> {
     override fun read(buf: ByteBuffer): Machine {
         return Machine(
             FfiConverterInt.read(buf),
@@ -4389,13 +4413,13 @@ data class Message (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeMessage: FfiConverterRustBuffer<Message> {
+internal object FfiConverterTypeMessage: FfiConverterRustBuffer<Message> {
     override fun read(buf: ByteBuffer): Message {
         return Message(
             FfiConverterTypeRole.read(buf),
@@ -4500,13 +4524,13 @@ data class ModelInfo (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
+internal object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
     override fun read(buf: ByteBuffer): ModelInfo {
         return ModelInfo(
             FfiConverterOptionalString.read(buf),
@@ -4645,13 +4669,13 @@ data class ModelOptions (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions> {
+internal object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOptions> {
     override fun read(buf: ByteBuffer): ModelOptions {
         return ModelOptions(
             FfiConverterOptionalInt.read(buf),
@@ -4758,13 +4782,13 @@ data class ResidencyForecast (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeResidencyForecast: FfiConverterRustBuffer<ResidencyForecast> {
+internal object FfiConverterTypeResidencyForecast: FfiConverterRustBuffer<ResidencyForecast> {
     override fun read(buf: ByteBuffer): ResidencyForecast {
         return ResidencyForecast(
             FfiConverterTypeResidencyInfo.read(buf),
@@ -4864,13 +4888,13 @@ data class ResidencyInfo (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeResidencyInfo: FfiConverterRustBuffer<ResidencyInfo> {
+internal object FfiConverterTypeResidencyInfo: FfiConverterRustBuffer<ResidencyInfo> {
     override fun read(buf: ByteBuffer): ResidencyInfo {
         return ResidencyInfo(
             FfiConverterLong.read(buf),
@@ -4960,13 +4984,13 @@ data class Response (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeResponse: FfiConverterRustBuffer<Response> {
+internal object FfiConverterTypeResponse: FfiConverterRustBuffer<Response> {
     override fun read(buf: ByteBuffer): Response {
         return Response(
             FfiConverterString.read(buf),
@@ -5077,13 +5101,13 @@ data class SamplerSettings (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeSamplerSettings: FfiConverterRustBuffer<SamplerSettings> {
+internal object FfiConverterTypeSamplerSettings: FfiConverterRustBuffer<SamplerSettings> {
     override fun read(buf: ByteBuffer): SamplerSettings {
         return SamplerSettings(
             FfiConverterOptionalFloat.read(buf),
@@ -5167,13 +5191,13 @@ data class SessionMetrics (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeSessionMetrics: FfiConverterRustBuffer<SessionMetrics> {
+internal object FfiConverterTypeSessionMetrics: FfiConverterRustBuffer<SessionMetrics> {
     override fun read(buf: ByteBuffer): SessionMetrics {
         return SessionMetrics(
             FfiConverterLong.read(buf),
@@ -5235,13 +5259,13 @@ data class SessionOptions (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeSessionOptions: FfiConverterRustBuffer<SessionOptions> {
+internal object FfiConverterTypeSessionOptions: FfiConverterRustBuffer<SessionOptions> {
     override fun read(buf: ByteBuffer): SessionOptions {
         return SessionOptions(
             FfiConverterOptionalString.read(buf),
@@ -5306,13 +5330,13 @@ data class SourceTokens (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeSourceTokens: FfiConverterRustBuffer<SourceTokens> {
+internal object FfiConverterTypeSourceTokens: FfiConverterRustBuffer<SourceTokens> {
     override fun read(buf: ByteBuffer): SourceTokens {
         return SourceTokens(
             FfiConverterLong.read(buf),
@@ -5362,13 +5386,13 @@ data class TokenLogprob (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeTokenLogprob: FfiConverterRustBuffer<TokenLogprob> {
+internal object FfiConverterTypeTokenLogprob: FfiConverterRustBuffer<TokenLogprob> {
     override fun read(buf: ByteBuffer): TokenLogprob {
         return TokenLogprob(
             FfiConverterInt.read(buf),
@@ -5414,13 +5438,13 @@ data class Tool (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeTool: FfiConverterRustBuffer<Tool> {
+internal object FfiConverterTypeTool: FfiConverterRustBuffer<Tool> {
     override fun read(buf: ByteBuffer): Tool {
         return Tool(
             FfiConverterString.read(buf),
@@ -5469,13 +5493,13 @@ data class ToolCall (
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeToolCall: FfiConverterRustBuffer<ToolCall> {
+internal object FfiConverterTypeToolCall: FfiConverterRustBuffer<ToolCall> {
     override fun read(buf: ByteBuffer): ToolCall {
         return ToolCall(
             FfiConverterString.read(buf),
@@ -5518,14 +5542,14 @@ enum class ContextOverflow {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeContextOverflow: FfiConverterRustBuffer<ContextOverflow> {
+internal object FfiConverterTypeContextOverflow: FfiConverterRustBuffer<ContextOverflow> {
     override fun read(buf: ByteBuffer) = try {
 
         ContextOverflow.entries[buf.getInt() - 1]
@@ -5574,7 +5598,7 @@ sealed class Drafting {
     {
 
 
-        companion object
+        /** For extensions. */ companion object
     }
 
     /**
@@ -5590,13 +5614,13 @@ sealed class Drafting {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeDrafting : FfiConverterRustBuffer<Drafting>{
+internal object FfiConverterTypeDrafting : FfiConverterRustBuffer<Drafting>{
     override fun read(buf: ByteBuffer): Drafting {
         return when(buf.getInt()) {
             1 -> Drafting.Auto
@@ -5686,14 +5710,14 @@ enum class ExecutorChoice {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeExecutorChoice: FfiConverterRustBuffer<ExecutorChoice> {
+internal object FfiConverterTypeExecutorChoice: FfiConverterRustBuffer<ExecutorChoice> {
     override fun read(buf: ByteBuffer) = try {
 
         ExecutorChoice.entries[buf.getInt() - 1]
@@ -5739,14 +5763,14 @@ enum class FinishReason {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeFinishReason: FfiConverterRustBuffer<FinishReason> {
+internal object FfiConverterTypeFinishReason: FfiConverterRustBuffer<FinishReason> {
     override fun read(buf: ByteBuffer) = try {
 
         FinishReason.entries[buf.getInt() - 1]
@@ -5788,14 +5812,14 @@ enum class Kernels {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeKernels: FfiConverterRustBuffer<Kernels> {
+internal object FfiConverterTypeKernels: FfiConverterRustBuffer<Kernels> {
     override fun read(buf: ByteBuffer) = try {
 
         Kernels.entries[buf.getInt() - 1]
@@ -5833,14 +5857,14 @@ enum class KvType {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeKvType: FfiConverterRustBuffer<KvType> {
+internal object FfiConverterTypeKvType: FfiConverterRustBuffer<KvType> {
     override fun read(buf: ByteBuffer) = try {
 
         KvType.entries[buf.getInt() - 1]
@@ -5890,14 +5914,14 @@ enum class LogLevel {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeLogLevel: FfiConverterRustBuffer<LogLevel> {
+internal object FfiConverterTypeLogLevel: FfiConverterRustBuffer<LogLevel> {
     override fun read(buf: ByteBuffer) = try {
 
         LogLevel.entries[buf.getInt() - 1]
@@ -5933,24 +5957,24 @@ sealed class MemoryBudget {
      * So many bytes.
      */
     data class Bytes(
-        val v1: kotlin.Long) : MemoryBudget()
+        /** How much. */ val v1: kotlin.Long) : MemoryBudget()
 
     {
 
 
-        companion object
+        /** For extensions. */ companion object
     }
 
     /**
      * This share, above 0 and at most 1, of what the system can give when the model is loaded.
      */
     data class Share(
-        val v1: kotlin.Float) : MemoryBudget()
+        /** How much. */ val v1: kotlin.Float) : MemoryBudget()
 
     {
 
 
-        companion object
+        /** For extensions. */ companion object
     }
 
 
@@ -5960,13 +5984,13 @@ sealed class MemoryBudget {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 /**
  * @suppress
  */
-public object FfiConverterTypeMemoryBudget : FfiConverterRustBuffer<MemoryBudget>{
+internal object FfiConverterTypeMemoryBudget : FfiConverterRustBuffer<MemoryBudget>{
     override fun read(buf: ByteBuffer): MemoryBudget {
         return when(buf.getInt()) {
             1 -> MemoryBudget.Unlimited
@@ -6032,7 +6056,7 @@ public object FfiConverterTypeMemoryBudget : FfiConverterRustBuffer<MemoryBudget
 /**
  * What went wrong. `detail` is one line for a person: what happened, with which file or value, and what to do about it.
  */
-sealed class NativeException: kotlin.Exception() {
+internal sealed class NativeException: kotlin.Exception() {
 
     /**
      * A file could not be opened, read or written.
@@ -6325,7 +6349,7 @@ sealed class NativeException: kotlin.Exception() {
 /**
  * @suppress
  */
-public object FfiConverterTypeNativeError : FfiConverterRustBuffer<NativeException> {
+internal object FfiConverterTypeNativeError : FfiConverterRustBuffer<NativeException> {
     override fun read(buf: ByteBuffer): NativeException {
 
 
@@ -6600,14 +6624,14 @@ enum class Role {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeRole: FfiConverterRustBuffer<Role> {
+internal object FfiConverterTypeRole: FfiConverterRustBuffer<Role> {
     override fun read(buf: ByteBuffer) = try {
 
         Role.entries[buf.getInt() - 1]
@@ -6657,14 +6681,14 @@ enum class ThreadPriority {
 
 
 
-    companion object
+    /** For extensions. */ companion object
 }
 
 
 /**
  * @suppress
  */
-public object FfiConverterTypeThreadPriority: FfiConverterRustBuffer<ThreadPriority> {
+internal object FfiConverterTypeThreadPriority: FfiConverterRustBuffer<ThreadPriority> {
     override fun read(buf: ByteBuffer) = try {
 
         ThreadPriority.entries[buf.getInt() - 1]
@@ -6688,7 +6712,7 @@ public object FfiConverterTypeThreadPriority: FfiConverterRustBuffer<ThreadPrior
 /**
  * @suppress
  */
-public object FfiConverterOptionalInt: FfiConverterRustBuffer<kotlin.Int?> {
+internal object FfiConverterOptionalInt: FfiConverterRustBuffer<kotlin.Int?> {
     override fun read(buf: ByteBuffer): kotlin.Int? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6720,7 +6744,7 @@ public object FfiConverterOptionalInt: FfiConverterRustBuffer<kotlin.Int?> {
 /**
  * @suppress
  */
-public object FfiConverterOptionalULong: FfiConverterRustBuffer<kotlin.ULong?> {
+internal object FfiConverterOptionalULong: FfiConverterRustBuffer<kotlin.ULong?> {
     override fun read(buf: ByteBuffer): kotlin.ULong? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6752,7 +6776,7 @@ public object FfiConverterOptionalULong: FfiConverterRustBuffer<kotlin.ULong?> {
 /**
  * @suppress
  */
-public object FfiConverterOptionalLong: FfiConverterRustBuffer<kotlin.Long?> {
+internal object FfiConverterOptionalLong: FfiConverterRustBuffer<kotlin.Long?> {
     override fun read(buf: ByteBuffer): kotlin.Long? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6784,7 +6808,7 @@ public object FfiConverterOptionalLong: FfiConverterRustBuffer<kotlin.Long?> {
 /**
  * @suppress
  */
-public object FfiConverterOptionalFloat: FfiConverterRustBuffer<kotlin.Float?> {
+internal object FfiConverterOptionalFloat: FfiConverterRustBuffer<kotlin.Float?> {
     override fun read(buf: ByteBuffer): kotlin.Float? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6816,7 +6840,7 @@ public object FfiConverterOptionalFloat: FfiConverterRustBuffer<kotlin.Float?> {
 /**
  * @suppress
  */
-public object FfiConverterOptionalString: FfiConverterRustBuffer<kotlin.String?> {
+internal object FfiConverterOptionalString: FfiConverterRustBuffer<kotlin.String?> {
     override fun read(buf: ByteBuffer): kotlin.String? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6848,7 +6872,7 @@ public object FfiConverterOptionalString: FfiConverterRustBuffer<kotlin.String?>
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeCancellation: FfiConverterRustBuffer<Cancellation?> {
+internal object FfiConverterOptionalTypeCancellation: FfiConverterRustBuffer<Cancellation?> {
     override fun read(buf: ByteBuffer): Cancellation? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6880,7 +6904,7 @@ public object FfiConverterOptionalTypeCancellation: FfiConverterRustBuffer<Cance
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeLoadProgress: FfiConverterRustBuffer<LoadProgress?> {
+internal object FfiConverterOptionalTypeLoadProgress: FfiConverterRustBuffer<LoadProgress?> {
     override fun read(buf: ByteBuffer): LoadProgress? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6912,7 +6936,7 @@ public object FfiConverterOptionalTypeLoadProgress: FfiConverterRustBuffer<LoadP
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeLogSink: FfiConverterRustBuffer<LogSink?> {
+internal object FfiConverterOptionalTypeLogSink: FfiConverterRustBuffer<LogSink?> {
     override fun read(buf: ByteBuffer): LogSink? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6944,7 +6968,7 @@ public object FfiConverterOptionalTypeLogSink: FfiConverterRustBuffer<LogSink?> 
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeDrySettings: FfiConverterRustBuffer<DrySettings?> {
+internal object FfiConverterOptionalTypeDrySettings: FfiConverterRustBuffer<DrySettings?> {
     override fun read(buf: ByteBuffer): DrySettings? {
         if (buf.get().toInt() == 0) {
             return null
@@ -6976,7 +7000,7 @@ public object FfiConverterOptionalTypeDrySettings: FfiConverterRustBuffer<DrySet
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeGenerationOptions: FfiConverterRustBuffer<GenerationOptions?> {
+internal object FfiConverterOptionalTypeGenerationOptions: FfiConverterRustBuffer<GenerationOptions?> {
     override fun read(buf: ByteBuffer): GenerationOptions? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7008,7 +7032,7 @@ public object FfiConverterOptionalTypeGenerationOptions: FfiConverterRustBuffer<
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeModelInfo: FfiConverterRustBuffer<ModelInfo?> {
+internal object FfiConverterOptionalTypeModelInfo: FfiConverterRustBuffer<ModelInfo?> {
     override fun read(buf: ByteBuffer): ModelInfo? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7040,7 +7064,7 @@ public object FfiConverterOptionalTypeModelInfo: FfiConverterRustBuffer<ModelInf
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeResidencyInfo: FfiConverterRustBuffer<ResidencyInfo?> {
+internal object FfiConverterOptionalTypeResidencyInfo: FfiConverterRustBuffer<ResidencyInfo?> {
     override fun read(buf: ByteBuffer): ResidencyInfo? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7072,7 +7096,7 @@ public object FfiConverterOptionalTypeResidencyInfo: FfiConverterRustBuffer<Resi
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeResponse: FfiConverterRustBuffer<Response?> {
+internal object FfiConverterOptionalTypeResponse: FfiConverterRustBuffer<Response?> {
     override fun read(buf: ByteBuffer): Response? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7104,7 +7128,7 @@ public object FfiConverterOptionalTypeResponse: FfiConverterRustBuffer<Response?
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeContextOverflow: FfiConverterRustBuffer<ContextOverflow?> {
+internal object FfiConverterOptionalTypeContextOverflow: FfiConverterRustBuffer<ContextOverflow?> {
     override fun read(buf: ByteBuffer): ContextOverflow? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7136,7 +7160,7 @@ public object FfiConverterOptionalTypeContextOverflow: FfiConverterRustBuffer<Co
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeDrafting: FfiConverterRustBuffer<Drafting?> {
+internal object FfiConverterOptionalTypeDrafting: FfiConverterRustBuffer<Drafting?> {
     override fun read(buf: ByteBuffer): Drafting? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7168,7 +7192,7 @@ public object FfiConverterOptionalTypeDrafting: FfiConverterRustBuffer<Drafting?
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeExecutorChoice: FfiConverterRustBuffer<ExecutorChoice?> {
+internal object FfiConverterOptionalTypeExecutorChoice: FfiConverterRustBuffer<ExecutorChoice?> {
     override fun read(buf: ByteBuffer): ExecutorChoice? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7200,7 +7224,7 @@ public object FfiConverterOptionalTypeExecutorChoice: FfiConverterRustBuffer<Exe
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeKernels: FfiConverterRustBuffer<Kernels?> {
+internal object FfiConverterOptionalTypeKernels: FfiConverterRustBuffer<Kernels?> {
     override fun read(buf: ByteBuffer): Kernels? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7232,7 +7256,7 @@ public object FfiConverterOptionalTypeKernels: FfiConverterRustBuffer<Kernels?> 
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeKvType: FfiConverterRustBuffer<KvType?> {
+internal object FfiConverterOptionalTypeKvType: FfiConverterRustBuffer<KvType?> {
     override fun read(buf: ByteBuffer): KvType? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7264,7 +7288,7 @@ public object FfiConverterOptionalTypeKvType: FfiConverterRustBuffer<KvType?> {
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeMemoryBudget: FfiConverterRustBuffer<MemoryBudget?> {
+internal object FfiConverterOptionalTypeMemoryBudget: FfiConverterRustBuffer<MemoryBudget?> {
     override fun read(buf: ByteBuffer): MemoryBudget? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7296,7 +7320,7 @@ public object FfiConverterOptionalTypeMemoryBudget: FfiConverterRustBuffer<Memor
 /**
  * @suppress
  */
-public object FfiConverterOptionalTypeThreadPriority: FfiConverterRustBuffer<ThreadPriority?> {
+internal object FfiConverterOptionalTypeThreadPriority: FfiConverterRustBuffer<ThreadPriority?> {
     override fun read(buf: ByteBuffer): ThreadPriority? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7328,7 +7352,7 @@ public object FfiConverterOptionalTypeThreadPriority: FfiConverterRustBuffer<Thr
 /**
  * @suppress
  */
-public object FfiConverterOptionalSequenceInt: FfiConverterRustBuffer<List<kotlin.Int>?> {
+internal object FfiConverterOptionalSequenceInt: FfiConverterRustBuffer<List<kotlin.Int>?> {
     override fun read(buf: ByteBuffer): List<kotlin.Int>? {
         if (buf.get().toInt() == 0) {
             return null
@@ -7360,7 +7384,7 @@ public object FfiConverterOptionalSequenceInt: FfiConverterRustBuffer<List<kotli
 /**
  * @suppress
  */
-public object FfiConverterSequenceInt: FfiConverterRustBuffer<List<kotlin.Int>> {
+internal object FfiConverterSequenceInt: FfiConverterRustBuffer<List<kotlin.Int>> {
     override fun read(buf: ByteBuffer): List<kotlin.Int> {
         val len = buf.getInt()
         return List<kotlin.Int>(len) {
@@ -7388,7 +7412,7 @@ public object FfiConverterSequenceInt: FfiConverterRustBuffer<List<kotlin.Int>> 
 /**
  * @suppress
  */
-public object FfiConverterSequenceLong: FfiConverterRustBuffer<List<kotlin.Long>> {
+internal object FfiConverterSequenceLong: FfiConverterRustBuffer<List<kotlin.Long>> {
     override fun read(buf: ByteBuffer): List<kotlin.Long> {
         val len = buf.getInt()
         return List<kotlin.Long>(len) {
@@ -7416,7 +7440,7 @@ public object FfiConverterSequenceLong: FfiConverterRustBuffer<List<kotlin.Long>
 /**
  * @suppress
  */
-public object FfiConverterSequenceString: FfiConverterRustBuffer<List<kotlin.String>> {
+internal object FfiConverterSequenceString: FfiConverterRustBuffer<List<kotlin.String>> {
     override fun read(buf: ByteBuffer): List<kotlin.String> {
         val len = buf.getInt()
         return List<kotlin.String>(len) {
@@ -7444,7 +7468,7 @@ public object FfiConverterSequenceString: FfiConverterRustBuffer<List<kotlin.Str
 /**
  * @suppress
  */
-public object FfiConverterSequenceTypeChoice: FfiConverterRustBuffer<List<Choice>> {
+internal object FfiConverterSequenceTypeChoice: FfiConverterRustBuffer<List<Choice>> {
     override fun read(buf: ByteBuffer): List<Choice> {
         val len = buf.getInt()
         return List<Choice>(len) {
@@ -7472,7 +7496,7 @@ public object FfiConverterSequenceTypeChoice: FfiConverterRustBuffer<List<Choice
 /**
  * @suppress
  */
-public object FfiConverterSequenceTypeLogitBias: FfiConverterRustBuffer<List<LogitBias>> {
+internal object FfiConverterSequenceTypeLogitBias: FfiConverterRustBuffer<List<LogitBias>> {
     override fun read(buf: ByteBuffer): List<LogitBias> {
         val len = buf.getInt()
         return List<LogitBias>(len) {
@@ -7500,7 +7524,7 @@ public object FfiConverterSequenceTypeLogitBias: FfiConverterRustBuffer<List<Log
 /**
  * @suppress
  */
-public object FfiConverterSequenceTypeMessage: FfiConverterRustBuffer<List<Message>> {
+internal object FfiConverterSequenceTypeMessage: FfiConverterRustBuffer<List<Message>> {
     override fun read(buf: ByteBuffer): List<Message> {
         val len = buf.getInt()
         return List<Message>(len) {
@@ -7528,7 +7552,7 @@ public object FfiConverterSequenceTypeMessage: FfiConverterRustBuffer<List<Messa
 /**
  * @suppress
  */
-public object FfiConverterSequenceTypeTokenLogprob: FfiConverterRustBuffer<List<TokenLogprob>> {
+internal object FfiConverterSequenceTypeTokenLogprob: FfiConverterRustBuffer<List<TokenLogprob>> {
     override fun read(buf: ByteBuffer): List<TokenLogprob> {
         val len = buf.getInt()
         return List<TokenLogprob>(len) {
@@ -7556,7 +7580,7 @@ public object FfiConverterSequenceTypeTokenLogprob: FfiConverterRustBuffer<List<
 /**
  * @suppress
  */
-public object FfiConverterSequenceTypeTool: FfiConverterRustBuffer<List<Tool>> {
+internal object FfiConverterSequenceTypeTool: FfiConverterRustBuffer<List<Tool>> {
     override fun read(buf: ByteBuffer): List<Tool> {
         val len = buf.getInt()
         return List<Tool>(len) {
@@ -7584,7 +7608,7 @@ public object FfiConverterSequenceTypeTool: FfiConverterRustBuffer<List<Tool>> {
 /**
  * @suppress
  */
-public object FfiConverterSequenceTypeToolCall: FfiConverterRustBuffer<List<ToolCall>> {
+internal object FfiConverterSequenceTypeToolCall: FfiConverterRustBuffer<List<ToolCall>> {
     override fun read(buf: ByteBuffer): List<ToolCall> {
         val len = buf.getInt()
         return List<ToolCall>(len) {
@@ -7612,7 +7636,7 @@ public object FfiConverterSequenceTypeToolCall: FfiConverterRustBuffer<List<Tool
 /**
  * @suppress
  */
-public object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<List<kotlin.Int>>> {
+internal object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<List<kotlin.Int>>> {
     override fun read(buf: ByteBuffer): List<List<kotlin.Int>> {
         val len = buf.getInt()
         return List<List<kotlin.Int>>(len) {
@@ -7635,7 +7659,7 @@ public object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<List<
 }
         /**
          * Sends lines at `level` and above to `sink`, or to nobody (on Android: to the system's log).
-         */ fun `setLogSink`(`sink`: LogSink?, `level`: LogLevel)
+         */ internal fun `setLogSink`(`sink`: LogSink?, `level`: LogLevel)
         =
     uniffiRustCall() { _status ->
     UniffiLib.uniffi_fulcrum_ffi_fn_func_set_log_sink(
@@ -7663,7 +7687,7 @@ public object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<List<
         /**
          * What loading the file at `path` within its budget would come to; writes nothing. Blocks: call it on a thread that may wait.
          */
-    @Throws(NativeException::class) fun `nativeForecast`(`path`: kotlin.String, `options`: ModelOptions): ResidencyForecast {
+    @Throws(NativeException::class) internal fun `nativeForecast`(`path`: kotlin.String, `options`: ModelOptions): ResidencyForecast {
             return FfiConverterTypeResidencyForecast.lift(
     uniffiRustCallWithError(NativeException) { _status ->
     UniffiLib.uniffi_fulcrum_ffi_fn_func_native_forecast(

@@ -63,19 +63,31 @@ public class ChatSession internal constructor(
 
     /**
      * Lets answers be drafted from [text] too, from the next one on: what the app expects the model to quote. It is no part of
-     * the conversation, and no answer changes with it.
+     * the conversation, and no answer changes with it. Turns the text into tokens on this thread: a long text takes long.
+     *
+     * @throws FulcrumException.Tokenizer if the tokenizer cannot read it
+     * @throws FulcrumException.Closed after [close]
      */
     public fun addContext(text: String): Unit = translated { native.addContext(text) }
 
     /**
      * Writes what answers are drafted from to the file at [path], for [loadDrafts] in a later session. The file holds text of the
-     * conversation, token by token: it is as private. At most 13 MB. Fails while an answer is given.
+     * conversation, token by token: it is as private. At most 13 MB. A cancelled coroutine does not wait for it, but the file is
+     * written all the same.
+     *
+     * @throws FulcrumException.Busy while an answer is given
+     * @throws FulcrumException.File if it cannot be written
+     * @throws FulcrumException.Closed after [close]
      */
     public suspend fun saveDrafts(path: String): Unit = blocking(cancel = {}) { native.saveDrafts(path) }
 
     /**
-     * Lets answers be drafted from what a session of a model with the same vocabulary saved, too; no answer changes with it. A file
-     * that is damaged or something else is [FulcrumException.InvalidOption]: an app may well go on without it.
+     * Lets answers be drafted from what a session of a model with the same vocabulary saved, too; no answer changes with it. A
+     * cancelled coroutine does not wait for it, but the file is read all the same.
+     *
+     * @throws FulcrumException.InvalidOption if it is damaged or something else; an app may well go on without it
+     * @throws FulcrumException.File if it cannot be read
+     * @throws FulcrumException.Closed after [close]
      */
     public suspend fun loadDrafts(path: String): Unit = blocking(cancel = {}) { native.loadDrafts(path) }
 
@@ -88,21 +100,42 @@ public class ChatSession internal constructor(
     /** The figures of all generations so far, those that were rolled back included. */
     public val metrics: SessionMetrics get() = native.metrics()
 
-    /** Replaces the conversation; a system message at its beginning becomes the system prompt. Fails while an answer is given. */
+    /**
+     * Replaces the conversation; a system message at its beginning becomes the system prompt.
+     *
+     * @throws FulcrumException.Busy while an answer is given
+     * @throws FulcrumException.InvalidOption if the arguments of a tool call are no JSON
+     */
     public fun restoreHistory(messages: List<Message>): Unit = translated { native.restoreHistory(messages) }
 
-    /** Forgets all turns; system prompt and tools stay. Fails while an answer is given. */
+    /**
+     * Forgets all turns; system prompt and tools stay.
+     *
+     * @throws FulcrumException.Busy while an answer is given
+     */
     public fun reset(): Unit = translated { native.reset() }
 
-    /** Replaces the system prompt, or takes it away. Fails while an answer is given. */
+    /**
+     * Replaces the system prompt, or takes it away.
+     *
+     * @throws FulcrumException.Busy while an answer is given
+     */
     public fun setSystemPrompt(systemPrompt: String?): Unit = translated { native.setSystemPrompt(systemPrompt) }
 
-    /** Replaces the tools that the chat template tells the model of. Fails while an answer is given. */
+    /**
+     * Replaces the tools that the chat template tells the model of.
+     *
+     * @throws FulcrumException.Busy while an answer is given
+     * @throws FulcrumException.InvalidOption if the parameters of a tool are no JSON
+     */
     public fun setTools(tools: List<Tool>): Unit = translated { native.setTools(tools) }
 
     /**
      * Cancels the answer that is being generated and ends the session; its memory is free on return. History and metrics can
      * still be read, and closing twice does nothing.
+     *
+     * Waits on this thread until the step that is running is broken off, which may be many milliseconds with a large model: not for
+     * the main thread while an answer is given. [cancel] does not wait.
      */
     override fun close(): Unit = native.end()
 

@@ -1,9 +1,11 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.flow.Flow
-import kotlinx.coroutines.flow.buffer
-import kotlinx.coroutines.flow.channelFlow
+import kotlinx.coroutines.flow.flow
+import kotlinx.coroutines.flow.onEach
+import kotlinx.coroutines.launch
 
 /**
  * A loaded model. Everything made from it keeps it in memory; closing it releases the app's own hold.
@@ -24,11 +26,12 @@ public class Model internal constructor(
      * faster where it guesses well, and are the same. Nothing is loaded again; both models can be closed.
      *
      * @throws FulcrumException.InvalidOption unless every token is the same text in both vocabularies
+     * @throws FulcrumException.Closed if one of the two is closed
      */
     public fun withDraft(draft: Model): Model = Model(open { native.withDraft(draft.native) })
 
     /**
-     * A new conversation, independent of all others. Allocates the session's cache: milliseconds.
+     * A new conversation, independent of all others. Allocates the session's cache on this thread: milliseconds.
      *
      * @throws FulcrumException.OutOfMemory if the context's cache cannot be allocated
      * @throws FulcrumException.InvalidOption if an option has a value that cannot be used
@@ -44,7 +47,8 @@ public class Model internal constructor(
 
     /**
      * Writes what passes and drafting have cost in this model's sessions so far to the file at [path], for [loadProfile] at the next
-     * start. Figures of some kilobytes, no text; written whole or not at all.
+     * start. Figures of some kilobytes, no text; written whole or not at all. A cancelled coroutine does not wait for it, but the file
+     * is written all the same.
      *
      * @throws FulcrumException.File if it cannot be written
      * @throws FulcrumException.Closed after [close]
@@ -53,7 +57,8 @@ public class Model internal constructor(
 
     /**
      * Lets this model's sessions begin with the prices that were saved, instead of measuring them in their first answers. To be called
-     * before the first session, and behind [withDraft], which begins without. No answer changes with it.
+     * before the first session, and behind [withDraft], which begins without. No answer changes with it. A cancelled coroutine does
+     * not wait for it, but the file is read all the same.
      *
      * @throws FulcrumException.File if it cannot be read
      * @throws FulcrumException.InvalidOption if it was measured with something else; an app may well go on without it
@@ -61,16 +66,24 @@ public class Model internal constructor(
      */
     public suspend fun loadProfile(path: String): Unit = blocking(cancel = {}) { open { native.loadProfile(path) } }
 
-    /** The tokens of [text], without one for its beginning; special tokens in it are read as such if [special], else as text. */
+    /**
+     * The tokens of [text], without one for its beginning; special tokens in it are read as such if [special], else as text. Runs on
+     * this thread: a long text takes long.
+     *
+     * @throws FulcrumException.Tokenizer if the tokenizer cannot read it, for example a text that is too long for it
+     * @throws FulcrumException.Closed after [close]
+     */
     public fun tokenize(
         text: String,
         special: Boolean = false,
     ): List<Int> = open { native.tokenize(text, special) }
 
     /**
-     * The prompt that the model's chat template makes of a conversation.
+     * The prompt that the model's chat template makes of a conversation. Runs on this thread.
      *
      * @throws FulcrumException.Template if the template cannot be rendered
+     * @throws FulcrumException.InvalidOption if the parameters of a tool or the arguments of a call are no JSON
+     * @throws FulcrumException.Closed after [close]
      */
     public fun render(
         messages: List<Message>,
@@ -114,22 +127,42 @@ public class Model internal constructor(
 
         /**
          * Loads as [load] does, and tells of it: [Loading.Progress] any number of times (a slow collector sees the latest), then
-         * [Loading.Ready]. Cold; cancelling the collection stops loading. Whoever collects [Loading.Ready] closes its model.
+         * [Loading.Ready]. Cold; cancelling the collection stops loading. Whoever collects [Loading.Ready] closes its model; one that
+         * is loaded and not collected any more is closed.
+         *
+         * Collecting throws what [load] throws.
          */
         public fun loading(
             path: String,
             options: ModelOptions = ModelOptions(),
-        ): Flow<Loading> =
-            channelFlow {
-                send(Loading.Ready(load(path, options) { trySend(Loading.Progress(it)) }))
-            }.buffer(Channel.CONFLATED)
+        ): Flow<Loading> = loading { onProgress -> load(path, options, onProgress) }
+
+        /** [loading], by whatever loads. */
+        internal fun loading(load: suspend (onProgress: (Float) -> Unit) -> Model): Flow<Loading> =
+            flow {
+                val shares = Channel<Float>(Channel.CONFLATED)
+                var ready: Loading.Ready? = null
+                try {
+                    coroutineScope {
+                        launch { ready = Loading.Ready(load { shares.trySend(it) }) }.invokeOnCompletion { shares.close() }
+                        for (share in shares) emit(Loading.Progress(share))
+                    }
+                    ready?.let { emit(it) }
+                } finally {
+                    ready?.takeUnless { it.collected }?.model?.close()
+                }
+            }.onEach { if (it is Loading.Ready) it.collected = true }
 
         /**
          * What the model at [path] would be like within the budget that [options] name: what stays in memory, what is read from flash,
-         * and how fast that would be. Measures flash and memory for a moment; loads and writes nothing.
+         * and how fast that would be. Measures flash and memory for a moment; loads and writes nothing. A cancelled coroutine does not
+         * wait for it, but the measurement goes on to its end.
          *
          * @throws FulcrumException.OutOfMemory with the smallest budget, if the model does not fit
          * @throws FulcrumException.InvalidOption if there is no budget, or what runs the model cannot keep one
+         * @throws FulcrumException.File if the file cannot be read
+         * @throws FulcrumException.InvalidModel if it is damaged
+         * @throws FulcrumException.UnsupportedModel if nothing here can run it
          */
         public suspend fun forecast(
             path: String,
@@ -150,7 +183,10 @@ public sealed interface Loading {
     public data class Ready(
         /** The model; closing it is up to whoever collects. */
         val model: Model,
-    ) : Loading
+    ) : Loading {
+        /** Whether a collector has it; until then closing the model is up to the flow. */
+        internal var collected = false
+    }
 }
 
 private class Progress(

@@ -1,6 +1,8 @@
 package dev.fulcrum
 
+import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.async
+import kotlinx.coroutines.awaitAll
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.test.runTest
 import org.junit.jupiter.api.Assertions.assertEquals
@@ -74,16 +76,34 @@ class AnswersTest {
     fun `two sessions answer at the same time`() =
         runTest {
             val prompts = listOf("Hello!", "Who are you?")
-            val alone = prompts.map { prompt -> model.session { it.respond(prompt, Pocket.short(48)) } }
+            // More than waits for a collector: an answer ends only after its collector went on.
+            val sampler = Pocket.endless.sampler.copy(temperature = 0.8f, seed = 7u)
+            val options = Pocket.endless.copy(sampler = sampler, maxTokens = 1000)
+            val alone = prompts.map { prompt -> model.session { it.respond(prompt, options) } }
+            assertTrue(alone.all { it.length > Pocket.WAITING_BYTES }, "${alone.map { it.length }} bytes are too few")
+            // Each collector goes on when both answers have begun: were one answered after the other, it would wait for ever.
+            val begun = prompts.map { CompletableDeferred<Unit>() }
             val together =
-                prompts.map { prompt -> async { model.session { it.respond(prompt, Pocket.short(48)) } } }.map { it.await() }
-            assertEquals(alone, together)
+                prompts.indices.map { i ->
+                    async {
+                        model.session { session ->
+                            val pieces = mutableListOf<String>()
+                            session.streamResponse(prompts[i], options).text().collect {
+                                pieces += it
+                                begun[i].complete(Unit)
+                                begun.awaitAll()
+                            }
+                            pieces.joinToString("")
+                        }
+                    }
+                }
+            assertEquals(alone, together.awaitAll())
         }
 
     @Test
     fun `a slow collector gets everything, and slows the model`() =
         runTest {
-            val options = Pocket.monotone.copy(maxTokens = 4096 / Pocket.monotoneBytes)
+            val options = Pocket.monotone.copy(maxTokens = 4096 / Pocket.MONOTONE_BYTES)
             model.session { session ->
                 val pieces = mutableListOf<String>()
                 session.streamResponse("Hello!", options).text().collect {
@@ -92,7 +112,7 @@ class AnswersTest {
                     pieces += it
                 }
                 assertEquals(session.history.last().content, pieces.joinToString(""))
-                assertTrue(pieces.all { it.length <= Pocket.pieceBytes }, "${pieces.map { it.length }} bytes came at once")
+                assertTrue(pieces.all { it.length <= Pocket.PIECE_BYTES }, "${pieces.map { it.length }} bytes came at once")
             }
         }
 

@@ -1,16 +1,26 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CoroutineStart
+import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.Job
 import kotlinx.coroutines.async
+import kotlinx.coroutines.cancel
 import kotlinx.coroutines.currentCoroutineContext
+import kotlinx.coroutines.delay
+import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.flow.onEach
 import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.test.runTest
+import kotlinx.coroutines.withContext
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertSame
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.assertThrows
 import java.util.concurrent.ConcurrentLinkedQueue
+import java.util.concurrent.CountDownLatch
 
 class LoadingTest {
     @Test
@@ -30,16 +40,79 @@ class LoadingTest {
             (events.last() as Loading.Ready).model.use { assertEquals(Pocket.model.info, it.info) }
         }
 
+    /** The shares that are told of after [cancelled] loading has ended for the coroutine, which does not wait for the library. */
+    private suspend fun sharesAfter(cancelled: suspend (onProgress: (Float) -> Unit) -> Unit): List<Float> {
+        val shares = ConcurrentLinkedQueue<Float>()
+        cancelled { shares.add(it) }
+        val before = shares.size
+        assertTrue(before > 0 && shares.last() < 1f, "nothing is left to stop: $shares")
+        // In that time all of it would be loaded.
+        withContext(Dispatchers.IO) { Thread.sleep(2000) }
+        return shares.drop(before)
+    }
+
     @Test
-    fun `loading can be cancelled`() =
+    fun `cancelling stops loading`() =
         runTest {
-            var loading: Job? = null
-            val outcome =
-                async {
-                    loading = currentCoroutineContext()[Job]
-                    Model.load(Pocket.path, onProgress = { loading?.cancel() }).close()
+            val after =
+                sharesAfter { onProgress ->
+                    var loading: Job? = null
+                    val outcome =
+                        async {
+                            loading = currentCoroutineContext()[Job]
+                            Model.load(Pocket.path) { share ->
+                                onProgress(share)
+                                loading?.cancel()
+                                // So that what is wrong with cancelling is seen after it.
+                                Thread.sleep(20)
+                            }
+                        }
+                    assertThrows<CancellationException> { outcome.await() }
                 }
-            assertThrows<CancellationException> { outcome.await() }
+            assertEquals(emptyList<Float>(), after, "loading goes on")
+        }
+
+    @Test
+    fun `cancelling the collection stops loading`() =
+        runTest {
+            val after =
+                sharesAfter { onProgress ->
+                    val begun = CountDownLatch(1)
+                    val loading =
+                        Model.loading { shown ->
+                            Model.load(Pocket.path) { share ->
+                                shown(share)
+                                onProgress(share)
+                                begun.countDown()
+                                Thread.sleep(20)
+                            }
+                        }
+                    assertTrue(loading.onEach { withContext(Dispatchers.IO) { begun.await() } }.first() is Loading.Progress)
+                }
+            // One may have been on its way.
+            assertTrue(after.size <= 1, "loading goes on: $after")
+        }
+
+    @Test
+    fun `a model that is loaded and not collected is closed`() =
+        runTest {
+            val loaded = mutableListOf<Model>()
+            val loading = Model.loading { onProgress -> Model.load(Pocket.path, onProgress = onProgress).also { loaded += it } }
+            // The collection ends after loading did, and before its last event.
+            val collecting =
+                launch(start = CoroutineStart.UNDISPATCHED) {
+                    loading.collect {
+                        if (it is Loading.Ready) error("it was collected")
+                        while (loaded.isEmpty()) delay(1)
+                        cancel()
+                    }
+                }
+            collecting.join()
+            assertThrows<FulcrumException.Closed> { loaded.single().session() }
+
+            val ready = loading.first { it is Loading.Ready } as Loading.Ready
+            assertSame(loaded.last(), ready.model)
+            ready.model.use { it.session().close() }
         }
 
     @Test

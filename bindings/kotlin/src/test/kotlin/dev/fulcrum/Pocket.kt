@@ -22,23 +22,25 @@ internal object Pocket {
         GenerationOptions(sampler = SamplerSettings(logitBias = ends.distinct().map { LogitBias(it, Float.NEGATIVE_INFINITY) }))
     }
 
-    /** One token again and again, in steps of one, until somebody stops it. */
+    private const val WORD = " calendar"
+
+    /**
+     * One token again and again, in steps of one, until somebody stops it. A long one: a thousand bytes that wait are about a hundred
+     * of them, and a context holds two thousand.
+     */
     val monotone: GenerationOptions by lazy {
-        val bias = LogitBias(model.tokenize("calendar").first(), 1000f)
+        val bias = LogitBias(model.tokenize(WORD).single(), 1000f)
         GenerationOptions(sampler = SamplerSettings(logitBias = listOf(bias)), drafting = Drafting.Off)
     }
 
     /** Bytes of that token. */
-    val monotoneBytes: Int by lazy {
-        val twice = runBlocking { model.session { it.respond("Hello!", monotone.copy(maxTokens = 2)) } }
-        twice.encodeToByteArray().size / 2
-    }
+    const val MONOTONE_BYTES: Int = WORD.length
 
     /** The most bytes of a piece: a full buffer, and the token that filled it. */
-    val pieceBytes: Int by lazy { 1023 + monotoneBytes }
+    const val PIECE_BYTES: Int = 1023 + MONOTONE_BYTES
 
     /** The most bytes that wait for a collector: the piece on its way to it, and the next. */
-    val waitingBytes: Int by lazy { 2 * pieceBytes }
+    const val WAITING_BYTES: Int = 2 * PIECE_BYTES
 
     fun short(tokens: Int = 24): GenerationOptions = GenerationOptions(maxTokens = tokens)
 
@@ -61,6 +63,12 @@ internal object Pocket {
         val line = File("/proc/self/status").readLines().first { it.startsWith("VmRSS:") }
         return line.filter(Char::isDigit).toLong() * 1024
     }
+
+    /** Sessions that are alive, by their worker threads. */
+    fun sessions(): Int =
+        checkNotNull(File("/proc/self/task").listFiles()).count {
+            runCatching { File(it, "comm").readText().trim() }.getOrNull() == "fulcrum session"
+        }
 
     private fun setting(name: String): String =
         checkNotNull(System.getProperty(name)) {
