@@ -87,6 +87,11 @@ check_sources() {
     /^ *public / || /^    case [a-z]/ {
       if (comment == "") complain("no documentation")
       if (/throws/ && comment !~ /- Throws:/) complain("no word of what it throws")
+      if (/\($/) wrapped = comment
+    }
+    /^ *\)/ {
+      if (/throws/ && wrapped != "" && wrapped !~ /- Throws:/) complain("no word of what it throws")
+      wrapped = ""
     }
     /import Synchronization|AsyncSequence<|isolation:|throws\(/ { complain("needs iOS 18 or macOS 15") }
     { comment = "" }

@@ -95,7 +95,8 @@ check_versions() {
     grep -HoE 'dev\.fulcrum:fulcrum-[a-z]+:[0-9][^"]*' README.md bindings/README.md | sed 's/:dev.*:/: /'
   )
   printf 'version %s, typed again in\n%s\n' "$version" "$typed"
-  [ "$(printf '%s\n' "$typed" | grep -c .)" -ge 2 ] && ! printf '%s\n' "$typed" | grep -vF ": $version"
+  printf '%s\n' "$typed" | grep -q '^Cargo.toml:' && printf '%s\n' "$typed" | grep -q '^README.md:' &&
+    ! printf '%s\n' "$typed" | grep -vE ": ${version//./\\.}\$"
 }
 
 part 'shell syntax' check_shell_syntax

@@ -29,8 +29,8 @@ type Curve = &'static [(usize, f64)];
 struct Prices {
     name: &'static str,
     target: Curve,
-    /// Waiting for weights, once per pass.
-    io_ms: f64,
+    /// Reading weights beside a pass, ms.
+    flash_ms: f64,
     draft: Curve,
 }
 
@@ -52,19 +52,19 @@ const PRICES: [Prices; 3] = [
             (32, 68.0),
             (64, 137.0),
         ],
-        io_ms: 0.0,
+        flash_ms: 0.0,
         draft: DRAFT,
     },
     Prices {
         name: "q4_0",
         target: &[(1, 12.0), (2, 12.6), (4, 13.7), (8, 17.0), (12, 23.0), (16, 28.0), (32, 56.0), (64, 118.0)],
-        io_ms: 0.0,
+        flash_ms: 0.0,
         draft: DRAFT,
     },
     Prices {
         name: "flash",
         target: &[(1, 17.3), (2, 18.0), (4, 19.8), (8, 22.0), (12, 28.5), (16, 35.0), (32, 68.0), (64, 137.0)],
-        io_ms: 300.0,
+        flash_ms: 300.0,
         draft: DRAFT,
     },
 ];
@@ -227,7 +227,7 @@ impl Replay {
             prompt.len(),
             0,
             at(self.prices.target, 64) / 64.0 * prompt.len() as f64,
-            self.prices.io_ms,
+            self.prices.flash_ms,
         );
         for (position, &token) in prompt.iter().enumerate() {
             spec.read(token, said.iter().find(|(at, _)| *at == position).map(|(_, top)| top));
@@ -270,14 +270,16 @@ impl Replay {
         self.target.executor.commit(&accepted.path)?;
         let heard = |row: u32| plan.projection.batched || accepted.path.contains(&row);
         let said: Vec<(u32, TopK)> = said.into_iter().filter(|(row, _)| heard(*row)).collect();
+        let verify_ms = at(self.prices.target, rows)
+            * (1.0 + cached as f64 / LENGTHENS)
+            * self.noise.factor(n_prompt + 1_000 * cached);
         let pass = PassCost {
             rows,
             leaves: plan.flat.n_leaves(),
             cached,
-            verify_ms: at(self.prices.target, rows)
-                * (1.0 + cached as f64 / LENGTHENS)
-                * self.noise.factor(n_prompt + 1_000 * cached),
-            io_ms: self.prices.io_ms,
+            verify_ms,
+            io_ms: (self.prices.flash_ms - verify_ms).max(0.0),
+            read_ms: self.prices.flash_ms,
             projected: said.len(),
             projected_per_call: if plan.projection.batched { said.len() } else { 1 },
             project_ms: if plan.projection.batched { 0.14 + 0.01 * rows as f64 } else { 0.15 * said.len() as f64 },

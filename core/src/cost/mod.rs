@@ -157,9 +157,15 @@ pub struct CostModel {
 impl CostModel {
     /// Takes a pass into account. Times that are not finite or negative are ignored.
     pub fn observe(&mut self, pass: &PassCost) {
-        self.observe_verify(pass);
-        // Where computing waits, that is the whole pass; where it does not, what reading took beside it.
-        self.read.push(pass.verify_ms.min(pass.read_ms) + pass.io_ms);
+        if pass.read_ms < pass.verify_ms {
+            // It would have computed as long from memory. What was read beside it was read among busy cores: that is a bound.
+            let read_ms = self.read.median().map_or(pass.read_ms, |known| known.min(pass.read_ms));
+            self.read.push(read_ms);
+            self.observe_verify(pass, pass.verify_ms + pass.io_ms);
+        } else {
+            self.read.push(pass.verify_ms + pass.io_ms);
+            self.observe_verify(pass, pass.verify_ms);
+        }
         self.overhead.push(pass.overhead_ms);
         if pass.sampled > 0 {
             self.sample.push(pass.sample_ms / pass.sampled as f64);
@@ -171,8 +177,9 @@ impl CostModel {
         }
     }
 
-    fn observe_verify(&mut self, pass: &PassCost) {
-        if !(pass.verify_ms.is_finite() && pass.verify_ms > 0.0) {
+    /// The layers of `pass` took `verify_ms` by themselves.
+    fn observe_verify(&mut self, pass: &PassCost, verify_ms: f64) {
+        if !(verify_ms.is_finite() && verify_ms > 0.0) {
             return;
         }
         let bucket = pass.cached / BUCKET;
@@ -180,13 +187,13 @@ impl CostModel {
         let known = self.verify.get(&bucket).and_then(|curve| curve.window(pass.rows));
         let known = known.filter(|window| window.len() >= PACE_MIN_SEEN).and_then(Window::median);
         if let Some(recorded) = known.filter(|&ms| ms > 0.0) {
-            let without_leaves = (pass.verify_ms - self.leaf_ms() * extra_leaves).max(0.0);
+            let without_leaves = (verify_ms - self.leaf_ms() * extra_leaves).max(0.0);
             self.observe_pace(without_leaves / recorded);
             if extra_leaves > 0.0 {
-                self.leaf.push((pass.verify_ms / self.pace() - recorded).max(0.0) / extra_leaves);
+                self.leaf.push((verify_ms / self.pace() - recorded).max(0.0) / extra_leaves);
             }
         }
-        let own_ms = (pass.verify_ms - self.leaf_ms() * extra_leaves).max(0.0);
+        let own_ms = (verify_ms - self.leaf_ms() * extra_leaves).max(0.0);
         let recorded_ms = own_ms / self.pace();
         self.verify.entry(bucket).or_default().observe(pass.rows, recorded_ms);
     }
@@ -424,6 +431,22 @@ mod tests {
         assert!((prices.cycle_ms(16, 1, 1.0) - 232.0).abs() < 1e-6, "{}", prices.cycle_ms(16, 1, 1.0));
         (0..20).for_each(|_| model.observe(&streamed(16, 232.0, 120.0)));
         assert!((model.prices(0, 16).plain_ms() - 120.0).abs() < 1e-6, "faster flash is noticed");
+    }
+
+    #[test]
+    fn a_pass_that_reads_among_busy_cores_says_little_of_reading_and_one_that_waits_says_all() {
+        let mut model = CostModel::default();
+        model.observe(&streamed(1, 93.0, 200.0));
+        let busy = PassCost { read_ms: 225.0, io_ms: 8.0, ..pass(16, 0, 232.0) };
+        (0..20).for_each(|_| model.observe(&busy));
+        let prices = model.prices(0, 16);
+        assert!((prices.plain_ms() - 200.0).abs() < 1e-6, "{}", prices.plain_ms());
+        assert!((prices.cycle_ms(16, 1, 1.0) - 240.0).abs() < 1e-6, "{}", prices.cycle_ms(16, 1, 1.0));
+        (0..9).for_each(|_| model.observe(&streamed(1, 93.0, 300.0)));
+        assert!(
+            (model.prices(0, 16).plain_ms() - 300.0).abs() < 1e-6,
+            "slower flash is noticed where it is waited for"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Cost tables that outlive the process, so that the second start is already tuned.
 //!
 //! A profile is measured prices and nothing else: no text, no tokens. It counts only for the model, device, backend and thread
-//! count it was measured with. It is read as data that anybody may have written: sizes are bounded, values checked.
+//! count it was measured with. What reading weights takes is not in it: that depends on the budget, and every prompt tells. It is read as data that anybody may have written: sizes are bounded, values checked.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -44,7 +44,6 @@ pub struct Profile {
     draft_model: Curve,
     draft: Vec<Window>,
     leaf: Window,
-    read: Window,
     sample: Window,
     overhead: Window,
 }
@@ -60,7 +59,6 @@ impl CostModel {
             draft_model: self.draft_model.clone(),
             draft: self.draft.to_vec(),
             leaf: self.leaf.clone(),
-            read: self.read.clone(),
             sample: self.sample.clone(),
             overhead: self.overhead.clone(),
         }
@@ -84,7 +82,7 @@ impl CostModel {
             draft_model: seed_curve(&profile.draft_model),
             draft,
             leaf: seed(&profile.leaf),
-            read: seed(&profile.read),
+            read: Window::default(),
             prompt_read_ms: 0.0,
             sample: seed(&profile.sample),
             overhead: seed(&profile.overhead),

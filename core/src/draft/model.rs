@@ -34,7 +34,7 @@ const WEIGHTS: [f64; 13] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0
 /// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
 const MAX_UNREAD: usize = 24;
 
-/// Unread tokens that are read at most, twice as many behind what was read already. Where there are more, the cache is emptied and begins
+/// Unread tokens that are read at most, up to twice as many behind as many that were read before. Where there are more, the cache is emptied and begins
 /// anew with so many of the latest; it grows beyond that as the text goes on. Reading whole prompts makes decoding behind them 4 % faster, and is worth it for answers of more than
 /// about 170 tokens. `speculation::model_use` mostly asks for less.
 const WINDOW: usize = 512;
@@ -115,11 +115,12 @@ impl ModelDrafter {
     fn to_skip(&self) -> usize {
         let n_cells = self.executor.shape().n_cells;
         let (window, rest) = (self.at_most.min(n_cells / 2), REST.min(n_cells / 4));
-        let is_short = self.skipped > 0 && self.window().len() <= rest / 2;
+        let is_short = self.skipped > 0 && self.window().len() <= window.min(rest / 2);
         let is_full = self.window().len() + ROOM.min(n_cells / 8) > n_cells;
         let unread = self.n_unread_here();
-        let has_read = self.window().len() > unread + 1;
-        let is_much = unread > if has_read && !is_full { 2 * window } else { window };
+        let read = self.window().len().saturating_sub(unread + 1);
+        let is_worth_keeping = !is_full && unread <= 2 * window && unread <= window + read;
+        let is_much = unread > window && !is_worth_keeping;
         let anew = |n: usize| self.history.len().saturating_sub(n + 1);
         let skipped = match () {
             () if is_short || is_much => anew(window),

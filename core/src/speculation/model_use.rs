@@ -30,7 +30,7 @@ impl Speculation {
             return Ok(0.0);
         }
         let start = now();
-        if self.show_model(self.affordable(), now, cancel)? {
+        if self.show_model(now, cancel)? {
             let rate = self.kinds.current().mean_rate_in_company();
             self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }
@@ -43,20 +43,30 @@ impl Speculation {
     /// Fails only if it is cancelled.
     pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
         let at_most = match self.drafting {
-            Drafting::Auto if self.model_could_win() => self.affordable(),
-            Drafting::Auto => LOOK_BACK,
+            Drafting::Auto => self.reading_of_a_prompt(),
             // Ordered, whatever it costs.
             Drafting::Chain { .. } => usize::MAX,
             Drafting::Context | Drafting::Off => return Ok(()),
         };
-        self.show_model(at_most, now, cancel).map(|_| ())
+        if let Some(model) = self.model.as_mut() {
+            model.read_at_most(at_most);
+        }
+        self.show_model(now, cancel).map(|_| ())
     }
 
-    /// Lets the draft model read what it has not read, `at_most` so many tokens, and judges it by that. Says whether there was anything to
-    /// judge it by.
-    fn show_model(&mut self, at_most: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<bool> {
+    /// Tokens of a prompt that the draft model may read.
+    fn reading_of_a_prompt(&self) -> usize {
+        let prices = self.cost.prices(self.history.len(), self.limits.max_rows);
+        let table = draft_table(&self.cost, prices.plain_ms());
+        // By drafts of the model alone, unless its record says otherwise.
+        let rate = self.kinds.current().hoped_first_rate(Source::Model);
+        let could_win = growth::chain_speedup(&prices, rate, batch_ms(&table, 1)) > 1.0;
+        if could_win { affordable(&table, prices.plain_ms()) } else { LOOK_BACK }
+    }
+
+    /// Lets the draft model read what it has not read, and judges it by that. Says whether there was anything to judge it by.
+    fn show_model(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<bool> {
         let Some(model) = self.model.as_mut() else { return Ok(false) };
-        model.read_at_most(at_most);
         let n_unread = model.n_unread();
         if n_unread == 0 {
             return Ok(false);
@@ -72,22 +82,6 @@ impl Speculation {
         self.cost.observe_draft_batch(n_unread.min(PRICED_ROWS), (now() - start) * share_of_priced(n_unread));
         self.learn_from_hindsight(&seen);
         Ok(!seen.is_empty())
-    }
-
-    /// Whether drafts of the model alone would make decoding faster, unless its record says that they do not.
-    fn model_could_win(&self) -> bool {
-        let prices = self.cost.prices(self.history.len(), self.limits.max_rows);
-        let call_ms = batch_ms(&draft_table(&self.cost, prices.plain_ms()), 1);
-        growth::chain_speedup(&prices, self.kinds.current().hoped_first_rate(Source::Model), call_ms) > 1.0
-    }
-
-    /// Tokens that the draft model reads in [`READING`] plain passes.
-    fn affordable(&self) -> usize {
-        let plain_ms = self.cost.prices(self.history.len(), 1).plain_ms();
-        let token_ms = batch_ms(&draft_table(&self.cost, plain_ms), PRICED_ROWS) / PRICED_ROWS as f64;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of tokens; saturates")]
-        let tokens = (READING * plain_ms / token_ms) as usize;
-        tokens.max(LOOK_BACK)
     }
 
     /// Goes on without a draft model that has failed: it could only have made answers faster.
@@ -107,4 +101,12 @@ impl Speculation {
             self.kinds.label(&tree, ROOT, wanted.token, company);
         }
     }
+}
+
+/// Tokens that a draft model with this `table` reads in [`READING`] plain passes.
+fn affordable(table: &[f64], plain_ms: f64) -> usize {
+    let token_ms = batch_ms(table, PRICED_ROWS) / PRICED_ROWS as f64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of tokens; saturates")]
+    let tokens = (READING * plain_ms / token_ms) as usize;
+    tokens.max(LOOK_BACK)
 }

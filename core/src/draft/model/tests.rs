@@ -252,6 +252,33 @@ fn what_was_read_is_not_given_up_for_a_few_tokens_more() {
 }
 
 #[test]
+fn with_a_short_window_it_reads_on_as_with_a_long_one() {
+    let (mut drafter, rows_run) = drafter(40);
+    let cancel = Cancel::new();
+    drafter.read_at_most(20);
+    commit(&mut drafter, &[7; 150]);
+    drafter.look(0, &cancel).unwrap();
+    assert_eq!(rows_run.lock().unwrap().iter().sum::<usize>(), 20);
+    for token in 0..10 {
+        commit(&mut drafter, &[token]);
+        drafter.propose(&DraftTree::new(token), &[ROOT], &cancel).unwrap();
+    }
+    assert_eq!(rows_run.lock().unwrap()[1..], [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn a_few_tokens_in_common_are_not_kept_for_reading_twice_as_many() {
+    let (mut drafter, _) = drafter(40);
+    let cancel = Cancel::new();
+    commit(&mut drafter, &[1; 60]);
+    drafter.look(0, &cancel).unwrap();
+    drafter.rewind(4);
+    drafter.read_at_most(30);
+    commit(&mut drafter, &[2; 50]);
+    assert_eq!(drafter.n_unread(), 30);
+}
+
+#[test]
 fn tokens_that_it_does_not_know_are_never_shown_to_it() {
     let (mut drafter, _) = drafter(40);
     let cancel = Cancel::new();

@@ -30,7 +30,7 @@ class EndsTest {
 
     /** A session's figures, once its worker has counted a generation that was cancelled: a step later, not when it is collected. */
     private fun cancelled(session: ChatSession): SessionMetrics {
-        repeat(1000) { if (session.metrics.cancelled == 0L) Thread.sleep(1) }
+        repeat(10_000) { if (session.metrics.cancelled == 0L) Thread.sleep(1) }
         return session.metrics.also { assertEquals(1, it.cancelled) }
     }
 
@@ -171,7 +171,6 @@ class EndsTest {
                     }
                 }
                 begun.await()
-                assertTrue(Pocket.sessions() > before)
             }
             drop()
             for (attempt in 1..100) {

@@ -77,17 +77,18 @@ class LoadingTest {
         runTest {
             val after =
                 sharesAfter { onProgress ->
-                    val begun = CountDownLatch(1)
+                    val left = CountDownLatch(1)
                     val loading =
                         Model.loading { shown ->
                             Model.load(Pocket.path) { share ->
-                                shown(share)
                                 onProgress(share)
-                                begun.countDown()
+                                shown(share)
+                                left.await()
                                 Thread.sleep(20)
                             }
                         }
-                    assertTrue(loading.onEach { withContext(Dispatchers.IO) { begun.await() } }.first() is Loading.Progress)
+                    assertTrue(loading.first() is Loading.Progress)
+                    left.countDown()
                 }
             // One may have been on its way.
             assertTrue(after.size <= 1, "loading goes on: $after")
