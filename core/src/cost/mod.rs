@@ -29,6 +29,9 @@ const PACE_WINDOW: usize = 5;
 /// Measurements of a shape before it may argue about the pace: until then the shape's own figure is the more likely error.
 const PACE_MIN_SEEN: usize = 3;
 
+/// Share of a pass from which on waiting for weights is what the pass takes. Below it computing is, and waiting a matter of turns.
+const WAITS: f64 = 0.1;
+
 /// Rows from which a pass costs in proportion to its rows, and the fewest of a prompt that say anything about that.
 const WIDE: usize = 64;
 const MIN_PREFILL: usize = 16;
@@ -157,8 +160,8 @@ pub struct CostModel {
 impl CostModel {
     /// Takes a pass into account. Times that are not finite or negative are ignored.
     pub fn observe(&mut self, pass: &PassCost) {
-        if pass.read_ms < pass.verify_ms {
-            // It would have computed as long from memory. What was read beside it was read among busy cores: that is a bound.
+        if pass.io_ms < WAITS * (pass.verify_ms + pass.io_ms) {
+            // Computing took that long. What was read beside it was read among busy cores: that is a bound.
             let read_ms = self.read.median().map_or(pass.read_ms, |known| known.min(pass.read_ms));
             self.read.push(read_ms);
             self.observe_verify(pass, pass.verify_ms + pass.io_ms);
