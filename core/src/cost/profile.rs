@@ -1,7 +1,8 @@
 //! Cost tables that outlive the process, so that the second start is already tuned.
 //!
 //! A profile is measured prices and nothing else: no text, no tokens. It counts only for the model, device, backend and thread
-//! count it was measured with. What reading weights takes is not in it: that depends on the budget, and every prompt tells. It is read as data that anybody may have written: sizes are bounded, values checked.
+//! count it was measured with. What reading weights takes is not in it: that depends on the budget, and every prompt tells.
+//! It is read as data that anybody may have written: sizes are bounded, values checked.
 
 use std::collections::{BTreeMap, VecDeque};
 

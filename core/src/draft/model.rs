@@ -34,9 +34,10 @@ const WEIGHTS: [f64; 13] = [0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.68, 0.8, 0
 /// Tokens of the history that are read in the same pass as the first nodes; more are read in passes of their own before.
 const MAX_UNREAD: usize = 24;
 
-/// Unread tokens that are read at most, up to twice as many behind as many that were read before. Where there are more, the cache is emptied and begins
-/// anew with so many of the latest; it grows beyond that as the text goes on. Reading whole prompts makes decoding behind them 4 % faster, and is worth it for answers of more than
-/// about 170 tokens. `speculation::model_use` mostly asks for less.
+/// Unread tokens that are read at most; twice as many where that keeps at least as many as are read beyond it. Where there are more, the
+/// cache is emptied and begins anew with so many of the latest; it grows beyond that as the text goes on. Reading whole prompts makes
+/// decoding behind them 4 % faster, and is worth it for answers of more than about 170 tokens. `speculation::model_use` mostly asks
+/// for less.
 const WINDOW: usize = 512;
 
 /// Tokens with which a cache begins anew that is full in the middle of an answer: reading them takes no longer than a pass or two of the
@@ -122,10 +123,12 @@ impl ModelDrafter {
         let is_worth_keeping = !is_full && unread <= 2 * window && unread <= window + read;
         let is_much = unread > window && !is_worth_keeping;
         let anew = |n: usize| self.history.len().saturating_sub(n + 1);
-        let skipped = match () {
-            () if is_short || is_much => anew(window),
-            () if is_full => anew(rest),
-            () => self.skipped,
+        let skipped = if is_short || is_much {
+            anew(window)
+        } else if is_full {
+            anew(rest)
+        } else {
+            self.skipped
         };
         skipped.max(self.known_from)
     }

@@ -42,6 +42,9 @@ impl Speculation {
     ///
     /// Fails only if it is cancelled.
     pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
+        if self.model.is_none() {
+            return Ok(());
+        }
         let at_most = match self.drafting {
             Drafting::Auto => self.reading_of_a_prompt(),
             // Ordered, whatever it costs.
