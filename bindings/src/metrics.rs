@@ -41,15 +41,16 @@ pub struct GenerationMetrics {
     pub prompt_tokens: i64,
     /// Of those, taken from the K/V cache instead of being run again.
     pub reused_tokens: i64,
-    /// Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
+    /// Seconds spent reading the prompt, until the first token is chosen.
     pub prefill_s: f64,
     /// Seconds from the call until the first token is chosen; rendering, encoding and waiting included.
     pub ttft_s: f64,
     /// Tokens generated. The token that ends a turn is not one of them.
     pub decode_tokens: i64,
-    /// Seconds spent in the passes after prefill. A consumer that is slower than the model does not count.
+    /// Seconds spent behind prefill: what drafters do with the prompt, which the second token waits for, and the passes. A consumer
+    /// that is slower than the model does not count.
     pub decode_s: f64,
-    /// Tokens per second of the passes after prefill. 0 if there was no such pass.
+    /// Tokens that the passes after prefill chose, by `decode_s`. The first token is prefill's. 0 if there was no such pass.
     pub decode_tokens_per_s: f64,
     /// Passes of the model after prefill.
     pub target_passes: i64,
@@ -63,7 +64,7 @@ pub struct GenerationMetrics {
     pub accepted_length: f64,
     /// Passes after prefill by their rows: of 1, 2, up to 4, up to 8, and so on, in the last all of more than 64.
     pub rows_per_pass: Vec<i64>,
-    /// Of `decode_s`, drafting and learning from what came of it, the draft model included.
+    /// Of `decode_s`, drafting and learning, from the prompt and from what came of drafts, the draft model included.
     pub draft_s: f64,
     /// Of `draft_s`, the draft model.
     pub draft_model_s: f64,

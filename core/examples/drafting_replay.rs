@@ -188,8 +188,7 @@ impl Target {
 #[derive(Clone, Copy, Default)]
 struct Outcome {
     ms: f64,
-    /// What the draft model took to read the prompt, before that.
-    read_ms: f64,
+    /// Of that the draft model's, with what it read of the prompt.
     model_ms: f64,
     tokens: usize,
     passes: usize,
@@ -235,10 +234,9 @@ impl Replay {
         let first = said.last().and_then(|(_, top)| top.first()).unwrap_or_default();
         let mut text = vec![first];
         spec.read(first, None);
-        let asked = clock.look();
-        spec.let_model_read(&|| clock.look(), &Cancel::new())?;
         let begun = clock.look();
-        let mut outcome = Outcome { read_ms: begun - asked, ..Outcome::default() };
+        spec.let_model_read(&|| clock.look(), &Cancel::new())?;
+        let mut outcome = Outcome { model_ms: clock.look() - begun, ..Outcome::default() };
         while text.len() < self.max_tokens && !self.model.vocabulary().is_end_of_generation(text[text.len() - 1]) {
             self.step(&mut spec, prompt.len(), &mut text, &clock, &mut outcome)?;
         }
@@ -328,8 +326,8 @@ fn run(words: &[String]) -> Result<()> {
     let files: Vec<&String> = words[2..].iter().take_while(|word| !word.starts_with("--")).collect();
     let mut means = vec![Vec::new(); modes.len()];
     print!("{:<9}", prices.name);
-    modes.iter().for_each(|mode| print!("{:>28}", mode.to_string()));
-    println!("   (× plain, tokens per pass, the draft model's share, and what reading the prompt took it on top)");
+    modes.iter().for_each(|mode| print!("{:>22}", mode.to_string()));
+    println!("   (× plain, tokens per pass, the draft model's share)");
     for file in files {
         let mut outcomes = vec![Vec::new(); modes.len()];
         for messages in prompts(file, number("--limit", 12)) {
@@ -354,14 +352,13 @@ fn run(words: &[String]) -> Result<()> {
             let ratio = mean(pairs.map(|(plain, mine)| plain.ms / mine.ms));
             let sum = |figure: fn(&Outcome) -> f64| mine.iter().map(figure).sum::<f64>();
             let length = sum(|o| o.tokens as f64) / sum(|o| o.passes as f64);
-            let read = sum(|o| o.read_ms) / sum(|o| o.ms) * 100.0;
-            print!("  {ratio:5.2} {length:6.2} {:5.1}% {read:4.0}%", sum(|o| o.model_ms) / sum(|o| o.ms) * 100.0);
+            print!("  {ratio:5.2} {length:6.2} {:5.1}%", sum(|o| o.model_ms) / sum(|o| o.ms) * 100.0);
             means[i].push(ratio);
         }
         println!();
     }
     print!("{:<9}", "geo. mean");
-    means.iter().for_each(|ratios| print!("  {:5.2} {:19}", mean(ratios.iter().copied()), ""));
+    means.iter().for_each(|ratios| print!("  {:5.2} {:14}", mean(ratios.iter().copied()), ""));
     println!();
     Ok(())
 }

@@ -73,15 +73,16 @@ pub struct GenerationMetrics {
     pub prompt_tokens: u64,
     /// Of those, taken from the K/V cache instead of being run again.
     pub reused_tokens: u64,
-    /// Reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
+    /// Reading the prompt, until the first token is chosen.
     pub prefill_s: f64,
     /// Time to first token: from the call until the first token is chosen; rendering, encoding and waiting included.
     pub ttft_s: f64,
     /// Tokens generated. The token that ends a turn is not one of them.
     pub decode_tokens: u64,
-    /// Time spent in the passes after prefill. A consumer that is slower than the model does not count.
+    /// Time spent behind prefill: what drafters do with the prompt, which the second token waits for, and the passes. A consumer
+    /// that is slower than the model does not count.
     pub decode_s: f64,
-    /// Tokens that the passes after prefill chose, by their time. The first token is prefill's. 0 if there was no such pass.
+    /// Tokens that the passes after prefill chose, by `decode_s`. The first token is prefill's. 0 if there was no such pass.
     pub decode_tokens_per_s: f64,
     /// Passes of the target after prefill.
     pub target_passes: u64,
@@ -95,7 +96,7 @@ pub struct GenerationMetrics {
     pub accepted_length: f64,
     /// Passes after prefill by their rows: of 1, 2, up to 4, up to 8, and so on, in the last all of more than 64.
     pub rows_per_pass: [u64; 8],
-    /// Of `decode_s`, drafting and learning from what came of it, the draft model included.
+    /// Of `decode_s`, drafting and learning, from the prompt and from what came of drafts, the draft model included.
     pub draft_s: f64,
     /// Of `draft_s`, the draft model.
     pub draft_model_s: f64,
@@ -213,6 +214,14 @@ impl GenerationMetrics {
             self.expected_batched_s += step.expected_batched_s;
         }
         self.chosen += step.chosen;
+        self.update_rates();
+    }
+
+    /// Adds time that drafters took outside of passes, with what of it was the draft model's.
+    pub fn add_drafting(&mut self, seconds: f64, model_seconds: f64) {
+        self.decode_s += seconds;
+        self.draft_s += seconds;
+        self.draft_model_s += model_seconds;
         self.update_rates();
     }
 

@@ -91,7 +91,7 @@ impl Generation<'_> {
     }
 
     /// Lets the drafters read what is new to them: the prompt, with the target's word where it was heard, and the first token
-    /// chosen. The draft model reads too, if the text goes on.
+    /// chosen. The draft model reads too, if the text goes on. The second token waits for that: it is a part of decoding.
     pub(super) fn read(&mut self, text: &Text, projector: &Projector) -> Result<()> {
         let clock = Clock::start();
         // The last pass ended with the last token of the prompt.
@@ -102,11 +102,14 @@ impl Generation<'_> {
         for (position, &token) in text.tokens.iter().enumerate().skip(self.speculation.n_read()) {
             self.speculation.read(token, said.get(&position).copied());
         }
-        if text.ended.is_none() {
-            self.speculation.let_model_read(&|| clock.ms(), self.cancel)?;
-        }
-        self.metrics.prefill_s += clock.ms() / 1e3;
-        Ok(())
+        let before = clock.ms();
+        let read = match text.ended {
+            Some(_) => Ok(()),
+            None => self.speculation.let_model_read(&|| clock.ms(), self.cancel),
+        };
+        let ms = clock.ms();
+        self.metrics.add_drafting(ms / 1e3, (ms - before) / 1e3);
+        read
     }
 }
 

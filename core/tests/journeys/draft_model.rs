@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use fulcrum::executor::scripted::{ByteVocabulary, Call, Rule, Script, ScriptedWeights};
+use fulcrum::executor::scripted::{ByteVocabulary, Call, Cost, Rule, Script, ScriptedWeights};
 use fulcrum::{Drafting, ErrorKind, GenerationOptions, Model, Response, SessionOptions};
 
 use crate::support::*;
@@ -46,6 +47,21 @@ fn one_that_knows_the_target_saves_passes_and_changes_nothing() {
     // Nothing is read twice: what is committed is the text of the sessions, and the rows that were asked about.
     let tally = draft.tally();
     assert!(tally.rows < tally.committed + tally.committed / 5, "{tally:?}");
+}
+
+/// The second token waits for what the draft model reads of the prompt, so that is no part of prefill.
+#[test]
+fn all_its_time_is_a_part_of_decoding() {
+    let (model, draft) = pair(hashed().cost(Cost { row: Duration::from_millis(1), real: true, ..Cost::default() }));
+    for drafting in [Drafting::Auto, Drafting::Chain { n: 4 }] {
+        let before = draft.tally().elapsed;
+        let session = model.session(SessionOptions::default()).unwrap();
+        let metrics = session.respond_with("a message", &GenerationOptions { drafting, ..chain(1) }).unwrap().metrics;
+        let took = (draft.tally().elapsed - before).as_secs_f64();
+        assert!(took > 0.02 && metrics.draft_model_s >= took, "{drafting}: {} of {took} s", metrics.draft_model_s);
+        assert!(metrics.prefill_s <= metrics.ttft_s);
+        assert!(metrics.draft_s >= metrics.draft_model_s && metrics.decode_s >= metrics.draft_s, "{metrics:?}");
+    }
 }
 
 #[test]
