@@ -318,7 +318,7 @@ impl BatchDrafter for ModelDrafter {
         let paths: Vec<Vec<Token>> = nodes.iter().map(|&n| [self.window(), &tree.path(n)].concat()).collect();
         let Some(shortest) = paths.iter().map(Vec::len).min().filter(|&len| len > 0) else { return Ok(answer) };
         self.truncate_to_common(paths.iter().map(Vec::as_slice), shortest - 1)?;
-        if self.n_unread_here() > MAX_UNREAD {
+        if self.n_unread_here() > MAX_UNREAD.min(self.executor.shape().max_rows / 2) {
             self.look(0, cancel)?;
         }
         // Best first, so that what does not fit into one pass is what is least likely to be reached.

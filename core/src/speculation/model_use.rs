@@ -12,9 +12,9 @@ use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_o
 use super::{Drafting, LOOK_BACK, Speculation};
 
 /// Plain passes of the target that reading a prompt may take the draft model. What it has read makes the passes behind it fewer, at a
-/// falling rate: answers of fifteen to ninety tokens are over soonest with one to one and a half (ADR 3). A model by whose record drafts
-/// would win nothing reads only as much as keeps that record.
-const READING: f64 = 1.5;
+/// falling rate: answers of fifteen to ninety tokens are over soonest with one (ADR 3). A model by whose record drafts would win nothing
+/// reads only as much as keeps that record.
+const READING: f64 = 1.0;
 
 impl Speculation {
     /// Shows a draft model that has not been used for a while what it has missed, when that is due. Returns the ms it took.
@@ -42,15 +42,10 @@ impl Speculation {
     ///
     /// Fails only if it is cancelled.
     pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
-        if self.model.is_none() {
+        if self.model.is_none() || matches!(self.drafting, Drafting::Context | Drafting::Off) {
             return Ok(());
         }
-        let at_most = match self.drafting {
-            Drafting::Auto => self.reading_of_a_prompt(),
-            // Ordered, whatever it costs.
-            Drafting::Chain { .. } => usize::MAX,
-            Drafting::Context | Drafting::Off => return Ok(()),
-        };
+        let at_most = self.reading_of_a_prompt();
         if let Some(model) = self.model.as_mut() {
             model.read_at_most(at_most);
         }
@@ -64,7 +59,9 @@ impl Speculation {
         // By drafts of the model alone, unless its record says otherwise.
         let rate = self.kinds.current().hoped_first_rate(Source::Model);
         let could_win = growth::chain_speedup(&prices, rate, batch_ms(&table, 1)) > 1.0;
-        if could_win { affordable(&table, prices.plain_ms()) } else { LOOK_BACK }
+        // A chain was ordered, whether it wins or not.
+        let is_ordered = self.drafting != Drafting::Auto;
+        if could_win || is_ordered { affordable(&table, prices.plain_ms()) } else { LOOK_BACK }
     }
 
     /// Lets the draft model read what it has not read, and judges it by that. Says whether there was anything to judge it by.

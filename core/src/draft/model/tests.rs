@@ -132,6 +132,17 @@ fn answers_a_batch_of_nodes_each_on_its_own_path() {
 }
 
 #[test]
+fn a_pass_of_few_rows_does_not_silence_it() {
+    for n in 1..60 {
+        let (mut drafter, _) = drafter(8);
+        let tokens: Vec<Token> = (0..n).map(|i| i % 40).collect();
+        commit(&mut drafter, &tokens);
+        let found = drafter.propose(&DraftTree::new(0), &[ROOT], &Cancel::new()).unwrap().candidates;
+        assert_eq!(firsts(&found), [says(&tokens)], "{n} unread");
+    }
+}
+
+#[test]
 fn asked_about_a_path_it_keeps_what_it_would_have_said_itself() {
     let (mut drafter, rows_run) = drafter(16);
     commit(&mut drafter, &[1, 2, 3]);
