@@ -2262,7 +2262,7 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var reusedTokens: Int64
     /**
-     * Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
+     * Seconds spent reading the prompt, until the first token is chosen.
      */
     public var prefillS: Double
     /**
@@ -2274,11 +2274,12 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var decodeTokens: Int64
     /**
-     * Seconds spent in the passes after prefill. A consumer that is slower than the model does not count.
+     * Seconds spent behind prefill: what drafters do with the prompt, which the second token waits for, and the passes. A consumer
+     * that is slower than the model does not count.
      */
     public var decodeS: Double
     /**
-     * Tokens per second of the passes after prefill. 0 if there was no such pass.
+     * Tokens that the passes after prefill chose, by `decode_s`. The first token is prefill's. 0 if there was no such pass.
      */
     public var decodeTokensPerS: Double
     /**
@@ -2306,7 +2307,7 @@ public struct GenerationMetrics: Equatable, Hashable {
      */
     public var rowsPerPass: [Int64]
     /**
-     * Of `decode_s`, drafting and learning from what came of it, the draft model included.
+     * Of `decode_s`, drafting and learning, from the prompt and from what came of drafts, the draft model included.
      */
     public var draftS: Double
     /**
@@ -2368,7 +2369,7 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Of those, taken from the K/V cache instead of being run again.
          */reusedTokens: Int64,
         /**
-         * Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
+         * Seconds spent reading the prompt, until the first token is chosen.
          */prefillS: Double,
         /**
          * Seconds from the call until the first token is chosen; rendering, encoding and waiting included.
@@ -2377,10 +2378,11 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Tokens generated. The token that ends a turn is not one of them.
          */decodeTokens: Int64,
         /**
-         * Seconds spent in the passes after prefill. A consumer that is slower than the model does not count.
+         * Seconds spent behind prefill: what drafters do with the prompt, which the second token waits for, and the passes. A consumer
+         * that is slower than the model does not count.
          */decodeS: Double,
         /**
-         * Tokens per second of the passes after prefill. 0 if there was no such pass.
+         * Tokens that the passes after prefill chose, by `decode_s`. The first token is prefill's. 0 if there was no such pass.
          */decodeTokensPerS: Double,
         /**
          * Passes of the model after prefill.
@@ -2401,7 +2403,7 @@ public struct GenerationMetrics: Equatable, Hashable {
          * Passes after prefill by their rows: of 1, 2, up to 4, up to 8, and so on, in the last all of more than 64.
          */rowsPerPass: [Int64],
         /**
-         * Of `decode_s`, drafting and learning from what came of it, the draft model included.
+         * Of `decode_s`, drafting and learning, from the prompt and from what came of drafts, the draft model included.
          */draftS: Double,
         /**
          * Of `draft_s`, the draft model.

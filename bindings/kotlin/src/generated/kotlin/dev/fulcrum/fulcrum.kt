@@ -3925,7 +3925,7 @@ data class GenerationMetrics (
     val `reusedTokens`: kotlin.Long
     ,
     /**
-     * Seconds spent reading the prompt: until the first token is chosen, and behind that what the drafters do with it.
+     * Seconds spent reading the prompt, until the first token is chosen.
      */
     val `prefillS`: kotlin.Double
     ,
@@ -3940,12 +3940,13 @@ data class GenerationMetrics (
     val `decodeTokens`: kotlin.Long
     ,
     /**
-     * Seconds spent in the passes after prefill. A consumer that is slower than the model does not count.
+     * Seconds spent behind prefill: what drafters do with the prompt, which the second token waits for, and the passes. A consumer
+     * that is slower than the model does not count.
      */
     val `decodeS`: kotlin.Double
     ,
     /**
-     * Tokens per second of the passes after prefill. 0 if there was no such pass.
+     * Tokens that the passes after prefill chose, by `decode_s`. The first token is prefill's. 0 if there was no such pass.
      */
     val `decodeTokensPerS`: kotlin.Double
     ,
@@ -3980,7 +3981,7 @@ data class GenerationMetrics (
     val `rowsPerPass`: List<kotlin.Long>
     ,
     /**
-     * Of `decode_s`, drafting and learning from what came of it, the draft model included.
+     * Of `decode_s`, drafting and learning, from the prompt and from what came of drafts, the draft model included.
      */
     val `draftS`: kotlin.Double
     ,
