@@ -9,7 +9,7 @@
 //!
 //! Overhead in the worst case: the overdraft once, then at most [`ALLOWANCE`] of plain time for the shadow and as much for the draft
 //! model; renewed only by real gains, and by re-entries, whose price doubles with every one that fails. What a draft model reads of
-//! a prompt is not in this account: that is a plain pass at most, and 32 tokens where it wins nothing (`speculation::model_use`).
+//! a prompt is not in this account: that is about a plain pass, and 32 tokens where it wins nothing (`speculation::model_use`).
 //!
 //! The idea of a ledger with a cap is ours; neither paper says how speculation is turned off.
 //!
