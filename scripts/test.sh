@@ -115,6 +115,7 @@ fi
 
 part 'rules and sessions, no C++' cargo test --quiet --no-fail-fast --no-default-features -p fulcrum-llm
 part 'the workspace, release' cargo test --no-fail-fast --release --workspace
+part 'what drafting costs' cargo test --release --workspace --test speculation -- --ignored
 
 if has_component clippy clippy; then
   part 'clippy' cargo clippy --release --workspace -- -D warnings

@@ -120,7 +120,9 @@ fn the_benchmark_of_a_workload_prints_json_with_all_columns() {
     let rows = report["rows"].as_array().unwrap();
     let names: Vec<_> = rows.iter().map(|row| (&row["workload"], &row["name"])).collect();
     assert_eq!(names, [(&"chat".into(), &"off".into()), (&"chat".into(), &"auto".into())]);
-    let figures = "prefill_tokens_per_s decode_tokens_per_s ratio ttft_ratio total_ratio accepted_length drafted accepted \
+    let tokens = |field: &str| report[field].as_u64().unwrap();
+    assert!(tokens("prefill_tokens") > 8 && tokens("decode_tokens") > 1 && tokens("decode_tokens") <= 8, "{report}");
+    let figures = "prefill_tokens decode_tokens prefill_tokens_per_s decode_tokens_per_s ratio prefill_ratio ttft_ratio total_ratio accepted_length drafted accepted \
         draft_model_share draft_share verify_share project_share sample_share predicted_over_measured different";
     for row in rows {
         for figure in figures.split_whitespace() {

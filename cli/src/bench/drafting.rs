@@ -24,6 +24,10 @@ struct Report {
     /// Of plain reading, GB/s, before and after; none when begun cold.
     read_gb_per_s: Option<[f64; 2]>,
     prompts: usize,
+    /// Tokens of all prompts, in one round.
+    prefill_tokens: u64,
+    /// Tokens of all answers of the first mode, in one round.
+    decode_tokens: u64,
     max_tokens: usize,
     rounds: usize,
     /// The process's largest resident set.
@@ -67,7 +71,10 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         rows.append(&mut race(&contestants, workload, &rules, || bar.inc(1))?);
     }
     bar.finish_and_clear();
+    let first = |figure: fn(&Line) -> u64| rows.iter().step_by(contestants.len()).map(figure).sum();
     let report = Report {
+        prefill_tokens: first(|line| line.prefill_tokens),
+        decode_tokens: first(|line| line.decode_tokens),
         model: bench.model.path().to_owned(),
         draft: bench.draft.clone(),
         threads,
@@ -229,7 +236,8 @@ mod tests {
     #[test]
     fn the_json_has_the_fields_of_the_executors_rows_and_more() {
         let value = serde_json::to_value(row("ui", "auto", 2.0)).unwrap();
-        for field in ["name", "prefill_tokens_per_s", "decode_tokens_per_s", "ratio", "workload", "accepted_length"] {
+        let shared = ["name", "prefill_tokens_per_s", "decode_tokens_per_s", "ratio", "prefill_ratio"];
+        for field in shared.iter().chain(&["workload", "accepted_length"]) {
             assert!(value.get(field).is_some(), "{field}");
         }
     }

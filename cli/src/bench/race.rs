@@ -36,12 +36,18 @@ struct Answer {
 pub(crate) struct Line {
     pub(crate) workload: String,
     pub(crate) name: String,
+    /// Of all prompts.
+    pub(crate) prefill_tokens: u64,
+    /// Of all answers.
+    pub(crate) decode_tokens: u64,
     pub(crate) prefill_tokens_per_s: f64,
     pub(crate) decode_tokens_per_s: f64,
     /// Of decoding speed to plain decoding's; none where that did not run.
     pub(crate) ratio: Option<f64>,
     /// Of decoding speed to llama.cpp's.
     pub(crate) ratio_llama: Option<f64>,
+    /// Of prefill's speed to plain decoding's.
+    pub(crate) prefill_ratio: Option<f64>,
     /// Of the time to the first token.
     pub(crate) ttft_ratio: Option<f64>,
     /// Of the time of the whole answer, prompt included.
@@ -141,6 +147,7 @@ fn line(mode: Mode, answers: &[Answer], plain: Option<&[Answer]>, llama: Option<
     let seconds = sum(|m| m.decode_s);
     let chosen = sum(|m| m.accepted_length * m.target_passes as f64);
     let per_second = |m: &GenerationMetrics| (m.target_passes > 0).then_some(m.decode_tokens_per_s);
+    let read_per_second = |m: &GenerationMetrics| Some((m.prompt_tokens - m.reused_tokens) as f64 / m.prefill_s);
     let earlier = |m: &GenerationMetrics| Some(1.0 / m.ttft_s);
     let sooner = |m: &GenerationMetrics| Some(1.0 / (m.prefill_s + m.decode_s));
     let ratio = |speed: &dyn Fn(&GenerationMetrics) -> Option<f64>, to: Option<&[Answer]>| {
@@ -150,10 +157,13 @@ fn line(mode: Mode, answers: &[Answer], plain: Option<&[Answer]>, llama: Option<
     Line {
         workload: String::new(),
         name: mode.to_string(),
+        prefill_tokens: count(|m| m.prompt_tokens - m.reused_tokens),
+        decode_tokens: count(|m| m.decode_tokens),
         prefill_tokens_per_s: sum(|m| (m.prompt_tokens - m.reused_tokens) as f64) / sum(|m| m.prefill_s),
         decode_tokens_per_s: chosen / seconds,
         ratio: ratio(&per_second, plain),
         ratio_llama: ratio(&per_second, llama),
+        prefill_ratio: ratio(&read_per_second, plain),
         ttft_ratio: ratio(&earlier, plain),
         total_ratio: ratio(&sooner, plain),
         accepted_length: chosen / count(|m| m.target_passes) as f64,

@@ -91,7 +91,7 @@ impl Generation<'_> {
     }
 
     /// Lets the drafters read what is new to them: the prompt, with the target's word where it was heard, and the first token
-    /// chosen. The draft model reads too, if the text goes on. The second token waits for that: it is a part of decoding.
+    /// chosen. The draft model reads too, if the text goes on for long enough. The second token waits for that: it is a part of decoding.
     pub(super) fn read(&mut self, text: &Text, projector: &Projector) -> Result<()> {
         let clock = Clock::start();
         // The last pass ended with the last token of the prompt.
@@ -103,10 +103,8 @@ impl Generation<'_> {
             self.speculation.read(token, said.get(&position).copied());
         }
         let before = clock.ms();
-        let read = match text.ended {
-            Some(_) => Ok(()),
-            None => self.speculation.let_model_read(&|| clock.ms(), self.cancel),
-        };
+        let n_left = if text.ended.is_some() { 0 } else { self.output.n_left().min(self.ledger.room()) };
+        let read = self.speculation.let_model_read(n_left, &|| clock.ms(), self.cancel);
         let ms = clock.ms();
         self.metrics.add_drafting(ms / 1e3, (ms - before) / 1e3);
         read

@@ -2,7 +2,8 @@
 //!
 //! Token Recycling (arXiv 2408.08696): the best few successors of every verified row, rejected rows included, in a table by
 //! token, overwritten by the latest; the draft tree is read off it. It knows nothing but the last token, so its candidates
-//! are many and cheap and each is doubtful; calibration says how doubtful.
+//! are many and cheap and each is doubtful; calibration says how doubtful. A pass that is projected on demand says nothing of
+//! its rejected rows: projecting them would cost more than they teach.
 //!
 //! Rows are allocated as tokens are met: 4 bytes per vocabulary item, and 28 per token met, at most [`MAX_ROWS`] of them.
 //!

@@ -1,4 +1,6 @@
 //! What the drafters hear of the text: prompts, app text, turns that are rolled back, conversations that end.
+//!
+//! Where nothing is drafted they hear nothing, so that plain decoding pays for none of it; they catch up when drafting is wanted again.
 
 use crate::draft::store::SavedDrafts;
 use crate::draft::{ReuseDrafter, TopK};
@@ -7,14 +9,14 @@ use crate::token::Token;
 use crate::tree::{DraftTree, ROOT};
 
 use super::learning::Company;
-use super::{Drafting, LOOK_BACK, Speculation, Wanted};
+use super::{LOOK_BACK, Speculation, Wanted};
 
 impl Speculation {
     /// `token` is now the last of the history; `said` is what the target says behind it, where that is known (prompts).
     pub fn read(&mut self, token: Token, said: Option<&TopK>) {
         self.commit(token, None);
-        let Some(said) = said else { return };
-        if let Some(next) = said.first().filter(|_| self.drafting != Drafting::Off) {
+        let Some(said) = said.filter(|_| self.learns()) else { return };
+        if let Some(next) = said.first() {
             let mut tree = DraftTree::new(token);
             let mut sources = self.sources(&|| 0.0);
             sources.begin();
@@ -41,11 +43,24 @@ impl Speculation {
             self.wanted.push_back(self.said.take().map(|token| Wanted { token, foreseen }));
         }
         self.foreseen = foreseen;
-        self.free().iter_mut().for_each(|drafter| drafter.commit(token));
-        if let Some(model) = &mut self.model {
-            model.commit(token);
-        }
         self.history.push(token);
+        self.catch_up();
+    }
+
+    /// Lets the drafters hear what they have not heard of the history, if anything is drafted.
+    fn catch_up(&mut self) {
+        if !self.learns() {
+            return;
+        }
+        let history = std::mem::take(&mut self.history);
+        for &token in &history[self.n_heard..] {
+            self.free().iter_mut().for_each(|drafter| drafter.commit(token));
+            if let Some(model) = &mut self.model {
+                model.commit(token);
+            }
+        }
+        self.n_heard = history.len();
+        self.history = history;
     }
 
     /// Text that is not part of the history but may be quoted.
@@ -59,13 +74,16 @@ impl Speculation {
         let common = self.history.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         if common < self.history.len() {
             self.history.truncate(common);
+            self.forget_step();
+        }
+        if common < self.n_heard {
             let history = std::mem::take(&mut self.history);
             self.free().iter_mut().for_each(|drafter| drafter.rewind(&history));
             self.history = history;
             if let Some(model) = &mut self.model {
                 model.rewind(common);
             }
-            self.forget_step();
+            self.n_heard = common;
         }
         common
     }
@@ -73,6 +91,7 @@ impl Speculation {
     /// The turn begins, its prompt [aligned](Self::align) and not yet read: [`roll_back`](Self::roll_back) comes back to here.
     pub fn mark(&mut self) {
         self.mark = self.history.len();
+        self.catch_up();
         (self.shadow, self.settling_ms) = (None, 0.0);
         self.kinds.begin_turn();
         self.free().iter_mut().for_each(|drafter| drafter.mark());
@@ -84,6 +103,7 @@ impl Speculation {
     /// The turn never was: its text is forgotten. What was learnt about costs and sources stays.
     pub fn roll_back(&mut self) {
         self.history.truncate(self.mark);
+        self.n_heard = self.n_heard.min(self.mark);
         self.free().iter_mut().for_each(|drafter| drafter.roll_back());
         if let Some(model) = &mut self.model {
             model.roll_back();
@@ -94,7 +114,7 @@ impl Speculation {
     /// The conversation is over and its text forgotten; text handed in and what was learnt about costs and sources stay.
     pub fn forget(&mut self) {
         self.history.clear();
-        self.mark = 0;
+        (self.mark, self.n_heard) = (0, 0);
         self.context.forget_history();
         self.recycle.forget();
         self.reuse = ReuseDrafter::new();

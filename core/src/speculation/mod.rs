@@ -68,6 +68,8 @@ pub struct Speculation {
     /// Ms that settling the last step took.
     settling_ms: f64,
     history: Vec<Token>,
+    /// Tokens of it that the drafters have heard: all, unless nothing is drafted.
+    n_heard: usize,
     /// Its length when the turn began.
     mark: usize,
     /// What the target wanted behind each of the latest tokens but the last, where that is known: in a prompt where it was heard,
@@ -99,6 +101,7 @@ impl Speculation {
             shadow: None,
             settling_ms: 0.0,
             history: Vec::new(),
+            n_heard: 0,
             mark: 0,
             wanted: VecDeque::new(),
             said: None,

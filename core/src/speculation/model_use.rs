@@ -12,9 +12,13 @@ use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_o
 use super::{Drafting, LOOK_BACK, Speculation};
 
 /// Plain passes of the target that reading a prompt may take the draft model. What it has read makes the passes behind it fewer, at a
-/// falling rate: answers of fifteen to ninety tokens are over soonest with one (ADR 3). A model by whose record drafts would win nothing
+/// falling rate: one is best in the mean of answers of fifteen to ninety tokens (ADR 3). A model by whose record drafts would win nothing
 /// reads only as much as keeps that record.
 const READING: f64 = 1.0;
+
+/// Tokens of an answer from which on it may pay to have read the prompt before the model is asked. Where fewer are left growth asks
+/// it, with what is unread in the price.
+const SHORTEST: usize = 8;
 
 impl Speculation {
     /// Shows a draft model that has not been used for a while what it has missed, when that is due. Returns the ms it took.
@@ -38,10 +42,10 @@ impl Speculation {
     }
 
     /// Lets the draft model read of a prompt what it may, and judges it by what it would have said there. To be called behind every
-    /// prefill: a prompt is too long to be read when the first draft is due.
+    /// prefill: a prompt is too long to be read when the first draft is due. `n_left` more tokens may be chosen at most.
     ///
     /// Fails only if it is cancelled.
-    pub fn let_model_read(&mut self, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
+    pub fn let_model_read(&mut self, n_left: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
         if self.model.is_none() || matches!(self.drafting, Drafting::Context | Drafting::Off) {
             return Ok(());
         }
@@ -49,7 +53,7 @@ impl Speculation {
         if let Some(model) = self.model.as_mut() {
             model.read_at_most(at_most);
         }
-        self.show_model(now, cancel).map(|_| ())
+        if n_left < SHORTEST { Ok(()) } else { self.show_model(now, cancel).map(|_| ()) }
     }
 
     /// Tokens of a prompt that the draft model may read.

@@ -121,6 +121,7 @@ impl Speculation {
 
     /// Tells the drafters what the target said, and commits what was emitted.
     fn teach(&mut self, plan: &Plan, accepted: &Accepted, emitted: &[Token], said: &[(u32, TopK)]) {
+        let said = if self.learns() { said } else { &[] };
         let said_at = |row: u32| said.iter().find(|(r, _)| *r == row).map(|(_, top)| top);
         let (drafted, predicted) = verified_path(plan, accepted, emitted, said_at);
         self.reuse.verified(Verified { drafted: &drafted, predicted: &predicted });

@@ -226,7 +226,7 @@ fn a_draft_model_reads_what_one_pass_of_the_target_pays_for() {
         spec.cost.observe(&plain);
         spec.cost.observe_draft_batch(64, 64.0 * token_ms);
         read(&mut spec, &[1, 5]);
-        spec.let_model_read(&|| 0.0, &Cancel::new()).unwrap();
+        spec.let_model_read(64, &|| 0.0, &Cancel::new()).unwrap();
         at_most.load(Ordering::Relaxed)
     };
     assert_eq!(at_most(Drafting::Auto, 0.1), 300, "a pass of 30 ms");
@@ -234,6 +234,45 @@ fn a_draft_model_reads_what_one_pass_of_the_target_pays_for() {
     assert_eq!(at_most(Drafting::Auto, 50.0), LOOK_BACK, "enough to be judged by");
     assert_eq!(at_most(Drafting::Auto, 0.0), usize::MAX);
     assert_eq!(at_most(Drafting::Chain { n: 4 }, 0.5), 60, "the second token waits for a chain's model too");
+}
+
+#[test]
+fn drafters_that_were_not_wanted_catch_up() {
+    // Turns of plain decoding and of drafting, kept and rolled back, and a new rendering that ends earlier.
+    let turns =
+        [(false, true), (true, true), (false, false), (false, true), (true, false), (false, true), (true, true)];
+    let texts = [false, true].map(|hears_all| {
+        let mut spec = speculation(Drafting::Auto).with_model(Box::<Parrot>::default());
+        let mut text: Vec<Token> = vec![1, 2, 3];
+        for (turn, (drafts, keeps)) in (0u32..).zip(turns) {
+            spec.set_drafting(if drafts || hears_all { Drafting::Auto } else { Drafting::Off });
+            let before = text.len();
+            text.extend([7, 8, 7 + turn, 9]);
+            let common = spec.align(&text);
+            assert_eq!(common, if turn == 0 { 0 } else { before });
+            spec.mark();
+            read(&mut spec, &text[common..]);
+            if !keeps {
+                spec.roll_back();
+                text.truncate(before);
+            }
+        }
+        spec.align(&text[..text.len() - 2]);
+        spec.set_drafting(Drafting::Auto);
+        spec.mark();
+        assert_eq!(spec.n_heard, spec.n_read());
+        spec.saved().context.iter().map(|(token, _)| *token).collect::<Vec<_>>()
+    });
+    assert_eq!(texts[0], texts[1]);
+}
+
+#[test]
+fn plain_decoding_pays_for_no_drafter() {
+    let mut spec = speculation(Drafting::Off).with_model(Box::<Parrot>::default());
+    let before = spec.bytes();
+    read(&mut spec, &[1, 2, 3, 1, 2, 3]);
+    decode(&mut spec, &[5; 20], 2);
+    assert_eq!((spec.bytes(), spec.n_heard, spec.n_read()), (before, 0, 24));
 }
 
 #[test]

@@ -74,6 +74,15 @@ fn all_its_time_is_a_part_of_decoding() {
 }
 
 #[test]
+fn it_reads_nothing_for_an_answer_that_is_over_before_it_could_help() {
+    let (model, draft) = pair(hashed());
+    let session = model.session(SessionOptions::default()).unwrap();
+    let answer = session
+        .respond_with("a message", &GenerationOptions { drafting: Drafting::Auto, max_tokens: Some(2), ..chain(1) });
+    assert_eq!((answer.unwrap().tokens.len(), draft.tally().rows), (2, 0));
+}
+
+#[test]
 fn one_that_knows_nothing_changes_nothing() {
     let plain = turns(&model(hashed().weights(), 2000), &GenerationOptions { drafting: Drafting::Off, ..chain(1) });
     let (model, draft) = pair(Script::new(Rule::hashed(N_VOCAB, 8)));

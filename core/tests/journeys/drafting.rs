@@ -204,6 +204,7 @@ fn the_figures_of_an_answer_fit_together() {
     assert!((metrics.accepted_length - 49.0 / metrics.target_passes as f64).abs() < 1e-9);
     let parts = metrics.draft_s + metrics.verify_s + metrics.project_s + metrics.sample_s;
     assert!(parts > 0.5 * metrics.decode_s && parts <= metrics.decode_s, "{metrics:?}");
+    assert!(metrics.draft_model_s <= metrics.draft_s && metrics.prefill_s <= metrics.ttft_s);
     let sampler = SamplerSettings::default();
     let off = session.respond_with("x", &GenerationOptions { sampler, max_tokens: Some(5), ..plain() }).unwrap();
     assert!(!off.metrics.drafting && off.metrics.rows_per_pass[1..].iter().all(|n| *n == 0));

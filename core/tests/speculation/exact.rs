@@ -83,7 +83,7 @@ impl Decoder {
             self.speculation.read(token, Some(&TopK::of(&logits)));
         }
         self.speculation.read(prompt[n], None);
-        self.speculation.let_model_read(&|| 0.0, &Cancel::new()).unwrap();
+        self.speculation.let_model_read(64, &|| 0.0, &Cancel::new()).unwrap();
         self.text = prompt.to_vec();
     }
 

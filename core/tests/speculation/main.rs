@@ -205,7 +205,7 @@ impl BatchDrafter for SimulatedModel {
 struct Run {
     tokens: usize,
     ms: f64,
-    /// What the draft model took to read of the prompt; not part of `ms`, as it is prefill's.
+    /// Of that, what the draft model read of the prompt.
     reading_ms: f64,
     passes: usize,
     /// After each step: tokens of the output, and the ms they took.
@@ -278,8 +278,9 @@ fn run_with(
         speculation.read(text[at], (warm && at + 1 < n_prompt).then_some(&top));
     }
     let start = clock.look();
-    speculation.let_model_read(&|| clock.look(), &Cancel::new()).unwrap();
-    let mut result = Run { reading_ms: clock.look() - start, ..Run::default() };
+    speculation.let_model_read(text.len() - n_prompt - 1, &|| clock.look(), &Cancel::new()).unwrap();
+    let reading_ms = clock.look() - start;
+    let mut result = Run { ms: reading_ms, reading_ms, ..Run::default() };
     let mut at = n_prompt;
     while at + 1 < text.len() {
         let start = clock.look();
@@ -574,11 +575,13 @@ fn drafting_without_a_model_costs_little() {
             passes += 1;
         }
         let per_pass = spent.as_secs_f64() * 1e6 / f64::from(passes);
+        let with_prompt = per_pass + per_prompt_token * workload.prompt.len() as f64 / f64::from(passes);
         println!(
-            "{:8} {per_pass:5.0} µs per pass, {per_prompt_token:4.1} µs per prompt token, {} bytes",
+            "{:8} {per_pass:5.0} µs per pass, {per_prompt_token:4.1} µs per prompt token, together {with_prompt:5.0}, {} bytes",
             workload.name,
             spec.bytes()
         );
-        assert!(per_pass < 0.02 * 34_700.0, "{}: {per_pass} µs", workload.name);
+        // The fastest plain pass at 1B that was measured (docs/benchmarks.md) took 14.4 ms.
+        assert!(with_prompt < 0.02 * 14_400.0, "{}: {with_prompt} µs", workload.name);
     }
 }
