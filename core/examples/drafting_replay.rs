@@ -235,8 +235,8 @@ impl Replay {
         let mut text = vec![first];
         spec.read(first, None);
         let begun = clock.look();
-        spec.let_model_read(self.max_tokens - 1, &|| clock.look(), &Cancel::new())?;
-        let mut outcome = Outcome { model_ms: clock.look() - begun, ..Outcome::default() };
+        let model_ms = spec.let_model_read(self.max_tokens - 1, &|| clock.look(), &Cancel::new())?;
+        let mut outcome = Outcome { model_ms, ..Outcome::default() };
         while text.len() < self.max_tokens && !self.model.vocabulary().is_end_of_generation(text[text.len() - 1]) {
             self.step(&mut spec, prompt.len(), &mut text, &clock, &mut outcome)?;
         }

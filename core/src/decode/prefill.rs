@@ -102,12 +102,10 @@ impl Generation<'_> {
         for (position, &token) in text.tokens.iter().enumerate().skip(self.speculation.n_read()) {
             self.speculation.read(token, said.get(&position).copied());
         }
-        let before = clock.ms();
         let n_left = if text.ended.is_some() { 0 } else { self.output.n_left().min(self.ledger.room()) };
-        let read = self.speculation.let_model_read(n_left, &|| clock.ms(), self.cancel);
-        let ms = clock.ms();
-        self.metrics.add_drafting(ms / 1e3, (ms - before) / 1e3);
-        read
+        let model_ms = self.speculation.let_model_read(n_left, &|| clock.ms(), self.cancel)?;
+        self.metrics.add_drafting(clock.ms() / 1e3, model_ms / 1e3);
+        Ok(())
     }
 }
 

@@ -43,17 +43,23 @@ impl Speculation {
 
     /// Lets the draft model read of a prompt what it may, and judges it by what it would have said there. To be called behind every
     /// prefill: a prompt is too long to be read when the first draft is due. `n_left` more tokens may be chosen at most.
+    /// Returns the ms it took.
     ///
     /// Fails only if it is cancelled.
-    pub fn let_model_read(&mut self, n_left: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<()> {
+    pub fn let_model_read(&mut self, n_left: usize, now: &dyn Fn() -> f64, cancel: &Cancel) -> Result<f64> {
         if self.model.is_none() || matches!(self.drafting, Drafting::Context | Drafting::Off) {
-            return Ok(());
+            return Ok(0.0);
         }
         let at_most = self.reading_of_a_prompt();
         if let Some(model) = self.model.as_mut() {
             model.read_at_most(at_most);
         }
-        if n_left < SHORTEST { Ok(()) } else { self.show_model(now, cancel).map(|_| ()) }
+        if n_left < SHORTEST {
+            return Ok(0.0);
+        }
+        let start = now();
+        self.show_model(now, cancel)?;
+        Ok(now() - start)
     }
 
     /// Tokens of a prompt that the draft model may read.

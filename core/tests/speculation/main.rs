@@ -277,9 +277,7 @@ fn run_with(
         let top = said_of_prompt(text[at], text[at + 1], at as u64);
         speculation.read(text[at], (warm && at + 1 < n_prompt).then_some(&top));
     }
-    let start = clock.look();
-    speculation.let_model_read(text.len() - n_prompt - 1, &|| clock.look(), &Cancel::new()).unwrap();
-    let reading_ms = clock.look() - start;
+    let reading_ms = speculation.let_model_read(text.len() - n_prompt - 1, &|| clock.look(), &Cancel::new()).unwrap();
     let mut result = Run { ms: reading_ms, reading_ms, ..Run::default() };
     let mut at = n_prompt;
     while at + 1 < text.len() {
