@@ -198,6 +198,7 @@ impl NativeModel {
         cancellation: Option<Arc<Cancellation>>,
         progress: Option<Arc<dyn LoadProgress>>,
     ) -> Result<Arc<Self>> {
+        crate::log::log_to_system();
         let mut options = fulcrum::ModelOptions::try_from(options)?;
         options.progress = progress.map(|progress| Arc::new(move |share| progress.loaded(share)) as fulcrum::Progress);
         options.cancel = cancellation.map_or_else(Cancel::new, |cancellation| cancellation.0.clone());
