@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks how the Android package is laid out: scripts/check-android.sh
+# Checks how the Android package is laid out, and that Maven finds it and what it needs: scripts/check-android.sh
 #
 # The NDK is not everywhere, so the package is put together here around this machine's library in place of a phone's: everything
 # but the library's machine code is what scripts/package-android.sh makes. Into a repository of its own, so that nobody installs it.
@@ -37,6 +37,8 @@ for dependency in pom.iterfind("dependencies/dependency"):
         fail(f"{name} is {pin} for Android and {wanted} on the JVM")
     if name == "jna" and dependency.findtext("type") != "aar":
         fail("JNA has to be the AAR: the jar has no library for Android")
+if tuple(map(int, pins["jna"].split("."))) < (5, 17):
+    fail(f"JNA {pins['jna']} is not for 16 KB pages: 5.17 is")
 
 with zipfile.ZipFile(aar) as package:
     names = set(package.namelist())
@@ -56,3 +58,35 @@ with zipfile.ZipFile(aar) as package:
             fail(f"proguard.txt keeps {name}, which does not exist")
 print(f"{aar.name}: {len(classes)} classes, {len(libraries)} libraries")
 PYTHON
+
+# As an app would ask for it, by its coordinates alone. Never from what Maven kept, and nothing of this is kept: it is no phone's.
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+kept=${HOME}/.m2/repository/dev/fulcrum/fulcrum-android
+trap 'rm -rf "$kept"' EXIT
+rm -rf "$kept"
+app=$PWD/build/android/check/app
+mkdir -p "$app"
+cat >"$app/pom.xml" <<POM
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>com.example</groupId>
+  <artifactId>app</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <repositories>
+    <repository><id>fulcrum</id><url>file:$PWD/build/android/check/maven</url></repository>
+  </repositories>
+  <dependencies>
+    <dependency><groupId>dev.fulcrum</groupId><artifactId>fulcrum-android</artifactId><version>$version</version><type>aar</type></dependency>
+  </dependencies>
+</project>
+POM
+mvn --batch-mode --no-transfer-progress --quiet -f "$app/pom.xml" \
+  org.apache.maven.plugins:maven-dependency-plugin:3.8.1:resolve "-DoutputFile=$app/resolved"
+pin() {
+  sed -n "s/^ *<$1.version>\(.*\)<.*/\1/p" bindings/kotlin/pom.xml
+}
+for artifact in "dev.fulcrum:fulcrum-android:aar:$version" "net.java.dev.jna:jna:aar:$(pin jna)" \
+  "org.jetbrains.kotlinx:kotlinx-coroutines-android:jar:$(pin coroutines)" "org.jetbrains.kotlin:kotlin-stdlib:jar:$(pin kotlin)"; do
+  grep -F "$artifact:" "$app/resolved" || { echo "error: an app does not get $artifact" >&2 && exit 1; }
+done

@@ -61,7 +61,7 @@ case "${1:-}" in
     # Always from the published files, never from what an earlier run left in Maven's cache.
     rm -rf "${HOME}/.m2/repository/dev/fulcrum"
     "${maven[@]}" -f bindings/kotlin/consumer/pom.xml compile exec:java \
-      "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "-Dexec.args=$model"
+      "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "-Dexec.args=$model" | bash scripts/expect-answer.sh
     ;;
   shrunk)
     work=$root/build/kotlin/shrunk
@@ -87,7 +87,7 @@ case "${1:-}" in
       echo "-include $root/bindings/kotlin/android/proguard.txt"
     } >"$work/program.pro"
     java -cp "$(cat "$work/proguard")" proguard.ProGuard "@$work/program.pro" >"$work/log" || { tail -n 20 "$work/log" && exit 1; }
-    java -cp "$work/program.jar" MainKt "$model"
+    java -cp "$work/program.jar" MainKt "$model" | bash scripts/expect-answer.sh
     ;;
   *)
     echo 'usage: scripts/kotlin.sh test|publish|lint|format|docs|consumer|shrunk' >&2

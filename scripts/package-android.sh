@@ -27,10 +27,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 export ANDROID_NDK_HOME=$ndk
-# Not the CPU of this machine but the ABI's own minimum (ADR 0012); without the switches ggml's build takes AVX2 for granted, which
-# emulators may not have. The C++ library goes in with the rest: an app may bring its own.
-export RUSTFLAGS=''
-export GGML_AVX=OFF GGML_AVX2=OFF GGML_BMI2=OFF GGML_FMA=OFF GGML_F16C=OFF
+# The ABI's own minimum. The C++ library goes in with the rest: an app may bring its own.
+. scripts/any-cpu.sh
 libraries=$PWD/build/android/jni
 rm -rf "$libraries"
 cargo ndk --target arm64-v8a --target x86_64 --platform 26 --output-dir "$libraries" \

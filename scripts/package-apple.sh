@@ -21,8 +21,9 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 export IPHONEOS_DEPLOYMENT_TARGET=16.0 MACOSX_DEPLOYMENT_TARGET=13.0
-# Not the CPU of this Mac (ADR 0012): the packages' library, for any.
-export RUSTFLAGS=''
+. scripts/any-cpu.sh
+# On by default for Apple's systems, and unused: the library computes on the CPU, and Package.swift does not link Metal.
+export GGML_METAL=OFF
 for target in $TARGETS; do
   cargo build --profile dist --package fulcrum-ffi --target "$target"
 done

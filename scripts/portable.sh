@@ -8,16 +8,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+. scripts/any-cpu.sh
+
 target=$(rustc -vV | sed -n 's/^host: //p')
 case "$target" in
-  x86_64-*)
-    flags='-C target-cpu=x86-64-v2'
-    # Not native means AVX2 to ggml's build, unless told otherwise.
-    export GGML_AVX=OFF GGML_AVX2=OFF GGML_BMI2=OFF GGML_FMA=OFF GGML_F16C=OFF
-    ;;
-  *) flags='' ;;
+  x86_64-*) RUSTFLAGS='-C target-cpu=x86-64-v2' ;;
 esac
-RUSTFLAGS=$flags cargo build --profile dist --target "$target" --package fulcrum-ffi --package fulcrum-cli >&2
+cargo build --profile dist --target "$target" --package fulcrum-ffi --package fulcrum-cli >&2
 case "$target" in
   *-apple-*) name=libfulcrum_ffi.dylib ;;
   *) name=libfulcrum_ffi.so ;;

@@ -114,7 +114,8 @@ case "${1:-}" in
     ;;
   consumer)
     build_library
-    swiftly swift run --package-path "$PACKAGE/consumer" --scratch-path "$SCRATCH/consumer" consumer "$FULCRUM_MODEL"
+    swiftly swift run --package-path "$PACKAGE/consumer" --scratch-path "$SCRATCH/consumer" consumer "$FULCRUM_MODEL" |
+      bash scripts/expect-answer.sh
     ;;
   lint)
     check_sources

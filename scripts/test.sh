@@ -152,6 +152,20 @@ check_generated_bindings() {
   library=$(bash scripts/portable.sh) && bash scripts/generate-bindings.sh --check "$library"
 }
 
+# What a computer is told that cannot build the packages for phones; no NDK is found where nobody names one.
+check_what_is_missing() {
+  local said status
+  said=$(env -u ANDROID_HOME -u ANDROID_NDK_HOME bash scripts/package-android.sh 2>&1)
+  status=$?
+  printf '%s\n' "$said"
+  [ "$status" = 1 ] && printf '%s\n' "$said" | grep -q '^error: missing: the Android NDK' || return 1
+  [ "$(uname -s)" != Darwin ] || return 0
+  said=$(bash scripts/package-apple.sh 2>&1)
+  status=$?
+  printf '%s\n' "$said"
+  [ "$status" = 1 ] && printf '%s\n' "$said" | grep -q '^error: missing: a Mac with Xcode'
+}
+
 # The layout of the Android package is checked with it, and the models' scripts are written in it.
 has_python() {
   local check='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
@@ -164,6 +178,7 @@ has_java() {
 }
 
 part 'generated bindings' check_generated_bindings
+part 'what is missing is named' check_what_is_missing
 if [ "$(uname -s)" != Linux ]; then
   skip 'Kotlin and Android packages' 'their tests are for Linux'
 elif has_java; then

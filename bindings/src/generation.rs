@@ -189,15 +189,82 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_arrives() {
-        let sampler =
-            SamplerSettings { temperature: Some(0.5), top_k: Some(0), seed: Some(u64::MAX), ..Default::default() };
-        let drafting = Some(Drafting::Chain { n: 3 });
-        let given = GenerationOptions { sampler, max_tokens: Some(9), drafting, ..Default::default() };
-        let options = fulcrum::GenerationOptions::try_from(given).unwrap();
-        assert_eq!((options.sampler.temperature, options.sampler.top_k), (0.5, 0));
-        assert_eq!((options.sampler.seed, options.max_tokens), (Some(u64::MAX), Some(9)));
-        assert_eq!(options.drafting, fulcrum::Drafting::Chain { n: 3 });
+    fn every_option_arrives() {
+        let given = GenerationOptions {
+            sampler: SamplerSettings { seed: Some(u64::MAX), ..Default::default() },
+            max_tokens: Some(9),
+            stop: vec!["stop".into()],
+            drafting: Some(Drafting::Chain { n: 3 }),
+        };
+        let there = fulcrum::GenerationOptions {
+            sampler: fulcrum::SamplerSettings { seed: Some(u64::MAX), ..Default::default() },
+            max_tokens: Some(9),
+            stop: vec!["stop".into()],
+            drafting: fulcrum::Drafting::Chain { n: 3 },
+        };
+        assert_eq!(fulcrum::GenerationOptions::try_from(given).unwrap(), there);
+    }
+
+    #[test]
+    fn every_sampler_setting_arrives() {
+        let given = SamplerSettings {
+            temperature: Some(0.5),
+            top_k: Some(7),
+            top_p: Some(0.6),
+            min_p: Some(0.1),
+            typical_p: Some(0.7),
+            penalty_window: Some(8),
+            repetition_penalty: Some(1.1),
+            frequency_penalty: Some(0.2),
+            presence_penalty: Some(0.3),
+            dry: Some(DrySettings { multiplier: 0.8, ..Default::default() }),
+            logit_bias: vec![LogitBias { token: 9, bias: -2.0 }],
+            seed: Some(10),
+            logprobs: Some(11),
+        };
+        let there = fulcrum::SamplerSettings {
+            temperature: 0.5,
+            top_k: 7,
+            top_p: 0.6,
+            min_p: 0.1,
+            typical_p: 0.7,
+            penalty_window: Some(8),
+            repetition_penalty: 1.1,
+            frequency_penalty: 0.2,
+            presence_penalty: 0.3,
+            dry: CoreDry { multiplier: 0.8, ..Default::default() },
+            logit_bias: vec![(9, -2.0)],
+            seed: Some(10),
+            logprobs: Some(11),
+        };
+        assert_eq!(fulcrum::SamplerSettings::try_from(given).unwrap(), there);
+    }
+
+    #[test]
+    fn every_setting_of_dry_arrives() {
+        let given = DrySettings {
+            multiplier: 0.8,
+            base: Some(1.5),
+            allowed_length: Some(3),
+            window: Some(4),
+            sequence_breakers: vec![vec![5, 6], vec![7]],
+        };
+        let there = CoreDry {
+            multiplier: 0.8,
+            base: 1.5,
+            allowed_length: 3,
+            window: Some(4),
+            sequence_breakers: vec![vec![5, 6], vec![7]],
+        };
+        assert_eq!(CoreDry::try_from(given).unwrap(), there);
+    }
+
+    #[test]
+    fn every_way_to_draft_arrives() {
+        use fulcrum::Drafting::{Auto, Chain, Context, Off};
+        let given = [Drafting::Auto, Drafting::Context, Drafting::Chain { n: 3 }, Drafting::Off];
+        let there = given.map(|drafting| fulcrum::Drafting::try_from(drafting).unwrap());
+        assert_eq!(there, [Auto, Context, Chain { n: 3 }, Off]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the core logs, for the app's own log.
 //!
-//! A process has one logger, so this is the one thing here that is not an object. Without a sink nothing is written anywhere;
-//! on Android it goes to the system's log.
+//! A process has one logger, so this is the one thing here that is not an object. Without a sink nothing is written anywhere, but
+//! on Android: there it goes to the system's log, and warnings do so from the first model on without anybody asking.
 
 use std::sync::Arc;
 
@@ -85,6 +85,13 @@ pub fn set_log_sink(sink: Option<Arc<dyn LogSink>>, level: LogLevel) {
     // A program in which another logger was set first keeps that one.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level.into());
+}
+
+/// Sends warnings to Android's log, unless somebody has asked for the log before, in this way or another.
+pub(crate) fn log_to_system() {
+    if cfg!(target_os = "android") && log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
 }
 
 impl From<LogLevel> for LevelFilter {

@@ -173,3 +173,74 @@ impl From<fulcrum::SessionMetrics> for SessionMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number of its own for every figure. As JSON, because one of the core's is private.
+    const FIGURES: &str = r#"{
+        "prompt_tokens": 1, "reused_tokens": 2, "prefill_s": 3, "ttft_s": 4,
+        "decode_tokens": 5, "decode_s": 6, "decode_tokens_per_s": 7, "target_passes": 8, "drafted": 9, "accepted": 10,
+        "accepted_by": { "context": 11, "aligned": 12, "recycle": 13, "reuse": 14, "model": 15 },
+        "accepted_length": 16, "rows_per_pass": [17, 18, 19, 20, 21, 22, 23, 24],
+        "draft_s": 25, "draft_model_s": 26, "verify_s": 27, "project_s": 28, "sample_s": 29, "batched_passes": 30,
+        "expected_on_demand_s": 31, "expected_batched_s": 32, "predicted_s": 33, "drafting": true,
+        "prefill_flash": { "bytes": 70, "packed_bytes": 34, "busy_s": 2, "stalled_s": 0.5 },
+        "decode_flash": { "bytes": 144, "packed_bytes": 37, "busy_s": 4, "stalled_s": 3 },
+        "peak_rss_bytes": 38
+    }"#;
+
+    fn figures() -> GenerationMetrics {
+        GenerationMetrics {
+            prompt_tokens: 1,
+            reused_tokens: 2,
+            prefill_s: 3.0,
+            ttft_s: 4.0,
+            decode_tokens: 5,
+            decode_s: 6.0,
+            decode_tokens_per_s: 7.0,
+            target_passes: 8,
+            drafted: 9,
+            accepted: 10,
+            accepted_by: SourceTokens { context: 11, aligned: 12, recycle: 13, reuse: 14, model: 15 },
+            accepted_length: 16.0,
+            rows_per_pass: (17..25).collect(),
+            draft_s: 25.0,
+            draft_model_s: 26.0,
+            verify_s: 27.0,
+            project_s: 28.0,
+            sample_s: 29.0,
+            batched_passes: 30,
+            expected_on_demand_s: 31.0,
+            expected_batched_s: 32.0,
+            predicted_s: 33.0,
+            drafting: true,
+            prefill_flash: FlashMetrics {
+                bytes: 70,
+                packed_bytes: 34,
+                busy_s: 2.0,
+                stalled_s: 0.5,
+                bandwidth: 35.0,
+                overlap: 0.75,
+            },
+            decode_flash: FlashMetrics {
+                bytes: 144,
+                packed_bytes: 37,
+                busy_s: 4.0,
+                stalled_s: 3.0,
+                bandwidth: 36.0,
+                overlap: 0.25,
+            },
+            peak_rss_bytes: Some(38),
+        }
+    }
+
+    #[test]
+    fn every_figure_arrives() {
+        let total = serde_json::from_str(FIGURES).unwrap();
+        let given = fulcrum::SessionMetrics { completed: 51, cancelled: 52, failed: 53, total };
+        let there = SessionMetrics { completed: 51, cancelled: 52, failed: 53, total: figures() };
+        assert_eq!(SessionMetrics::from(given), there);
+    }
+}

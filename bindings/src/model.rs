@@ -198,6 +198,7 @@ impl NativeModel {
         cancellation: Option<Arc<Cancellation>>,
         progress: Option<Arc<dyn LoadProgress>>,
     ) -> Result<Arc<Self>> {
+        crate::log::log_to_system();
         let mut options = fulcrum::ModelOptions::try_from(options)?;
         options.progress = progress.map(|progress| Arc::new(move |share| progress.loaded(share)) as fulcrum::Progress);
         options.cancel = cancellation.map_or_else(Cancel::new, |cancellation| cancellation.0.clone());
@@ -301,5 +302,34 @@ mod tests {
     fn what_is_left_out_is_the_cores_default() {
         let options = fulcrum::ModelOptions::try_from(ModelOptions::default()).unwrap();
         assert_eq!(format!("{options:?}"), format!("{:?}", fulcrum::ModelOptions::default()));
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let given = ModelOptions {
+            context_length: Some(1),
+            threads: Some(2),
+            priority: Some(ThreadPriority::Low),
+            cpu_mask: Some(vec![3, 4]),
+            executor: Some(ExecutorChoice::Staged),
+            unchecked_architecture: true,
+            kv_type: Some(KvType::Q8_0),
+            kernels: Some(Kernels::Ggml),
+            batch_size: Some(5),
+            memory_budget: Some(MemoryBudget::Bytes(6)),
+            cache_dir: Some("cache".into()),
+            draft_model: Some("draft".into()),
+            tokenizer: Some("tokenizer".into()),
+            chat_template: Some("template".into()),
+        };
+        let there = fulcrum::ModelOptions::try_from(given).unwrap();
+        assert_eq!((there.context_length, there.threads, there.batch_size), (Some(1), Some(2), 5));
+        assert_eq!((there.priority, there.cpu_mask), (ThreadPriority::Low, Some(vec![3, 4])));
+        assert_eq!((there.executor, there.unchecked_architecture), (ExecutorChoice::Staged, true));
+        assert_eq!((there.kv_type, there.kernels), (KvType::Q8_0, Kernels::Ggml));
+        assert_eq!(there.memory_budget, fulcrum::MemoryBudget::Bytes(6));
+        let paths = ["cache", "draft", "tokenizer"].map(|path| Some(path.into()));
+        assert_eq!([there.cache_dir, there.draft_model, there.tokenizer], paths);
+        assert_eq!(there.chat_template.as_deref(), Some("template"));
     }
 }

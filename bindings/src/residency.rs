@@ -112,3 +112,16 @@ impl From<fulcrum::model::ResidencyForecast> for ResidencyForecast {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_budget_arrives() {
+        use fulcrum::MemoryBudget::{Bytes, Share, Unlimited};
+        let given = [MemoryBudget::Unlimited, MemoryBudget::Bytes(1), MemoryBudget::Share(0.5)];
+        let there = given.map(|budget| fulcrum::MemoryBudget::try_from(budget).unwrap());
+        assert_eq!(there, [Unlimited, Bytes(1), Share(0.5)]);
+    }
+}

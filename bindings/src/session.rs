@@ -152,4 +152,26 @@ mod tests {
         let options = fulcrum::SessionOptions::try_from(SessionOptions::default()).unwrap();
         assert_eq!(options, fulcrum::SessionOptions::default());
     }
+
+    #[test]
+    fn every_option_arrives() {
+        let tool = Tool { name: "time".into(), description: "Tells it".into(), parameters: "{}".into() };
+        let given = SessionOptions {
+            system_prompt: Some("Be brief.".into()),
+            tools: vec![tool],
+            context_length: Some(7),
+            context_overflow: Some(ContextOverflow::DropOldestTurns),
+            generation: GenerationOptions { max_tokens: Some(8), ..Default::default() },
+        };
+        let parameters = serde_json::Value::Object(Default::default());
+        let tool = fulcrum::Tool { name: "time".into(), description: "Tells it".into(), parameters };
+        let there = fulcrum::SessionOptions {
+            system_prompt: Some("Be brief.".into()),
+            tools: vec![tool],
+            context_length: Some(7),
+            context_overflow: ContextOverflow::DropOldestTurns,
+            generation: fulcrum::GenerationOptions { max_tokens: Some(8), ..Default::default() },
+        };
+        assert_eq!(fulcrum::SessionOptions::try_from(given).unwrap(), there);
+    }
 }

@@ -102,8 +102,9 @@ fn warn_about_unused_simd() {
         return;
     }
     log::warn!(
-        "this build does not use {} of this CPU and may run several times slower than it could; build with \
-         RUSTFLAGS=\"-C target-cpu=native\" (a crate that depends on fulcrum-llm needs that in its own .cargo/config.toml)",
+        "ggml is built without {} of this CPU: what it computes, models and formats without kernels of ours, may take several \
+         times as long as it could. A Rust program avoids that with RUSTFLAGS=\"-C target-cpu=native\", or the same in its own \
+         .cargo/config.toml; the packages for apps are built for any CPU",
         unused.join(", ")
     );
 }

@@ -26,7 +26,7 @@ public enum FulcrumError: Error, Equatable, Sendable {
     case closed(detail: String)
     /// ggml or llama.cpp reported a failure of `operation`.
     case backend(detail: String, operation: String, reason: String)
-    /// `operation` broke a documented rule of the API.
+    /// `operation` broke a documented rule of the core. Nothing in this package breaks one, so it never throws this.
     case misuse(detail: String, operation: String, reason: String)
 
     /// One line: what happened, with which file or value, and what to do about it.

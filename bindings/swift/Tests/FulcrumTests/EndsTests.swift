@@ -6,7 +6,8 @@ import XCTest
 final class EndsTests: XCTestCase {
     private struct Full: Error {}
 
-    /// Decoding of ``Pocket/monotone()`` stopped where it was: what was not taken had filled the buffer, or is one step.
+    /// Decoding of ``Pocket/monotone()`` stopped where it was: what was not taken had filled the buffer, or is one step. As much as may
+    /// wait hides a step or two; that none is begun after a cancel is tested where passes are counted, in core/tests/journeys/faults.rs.
     private func assertStopped(_ session: ChatSession, after text: String) async throws {
         for _ in 0..<10_000 where session.metrics.cancelled == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
         XCTAssertEqual(session.metrics.cancelled, 1)

@@ -72,6 +72,10 @@ final class LoadingTests: XCTestCase {
         let response = try await session.streamResponse(to: [result]).response()
         XCTAssertGreaterThanOrEqual(response.metrics.promptTokens, Int64(try model.tokenize(prompt).count))
         XCTAssertEqual(session.history[1].toolCalls, [call])
+        // The template writes nothing but the tools.
+        try session.setTools([weather, weather])
+        let twice = try await session.streamResponse(to: [result]).response()
+        XCTAssertGreaterThan(twice.metrics.promptTokens, response.metrics.promptTokens, "the tools are the old ones")
     }
 
     func testATokenizerBesideTheModelIsAsGoodAsItsOwn() async throws {
@@ -82,12 +86,27 @@ final class LoadingTests: XCTestCase {
         XCTAssertEqual(tokens, own)
     }
 
-    func testTheLogIsTold() async throws {
+    /// What is told of loading a model, and nothing of loading it again after the handler is gone.
+    private func linesOfLoading(_ level: LogLevel) async throws -> [LogLine] {
+        // More context than the model was trained with is worth a warning.
+        let length = try await Pocket.model.info.trainContextLength + 1
+        let options = ModelOptions(contextLength: length, executor: .llamaCpp)
         let lines = Collected<LogLine>()
-        Log.setHandler(level: .debug) { lines.append($0) }
+        Log.setHandler(level: level) { lines.append($0) }
         defer { Log.setHandler(nil) }
-        let model = try await Model.load(path: Pocket.path, options: ModelOptions(executor: .llamaCpp))
-        _ = try await model.session().respond(to: "Hello!", options: Pocket.short(2))
-        XCTAssertTrue(lines.values.contains { $0.target == "llama.cpp" && !$0.message.isEmpty }, "\(lines.values)")
+        _ = try await Model.load(path: Pocket.path, options: options)
+        Log.setHandler(nil)
+        let told = lines.values
+        _ = try await Model.load(path: Pocket.path, options: options)
+        XCTAssertEqual(lines.values, told, "a handler that is gone is told")
+        return told
+    }
+
+    func testTheLogIsTold() async throws {
+        let lines = try await linesOfLoading(.debug)
+        XCTAssertTrue(lines.allSatisfy { !$0.target.isEmpty }, "\(lines)")
+        XCTAssertTrue(lines.contains { $0.target == "llama.cpp" && $0.level == .debug && !$0.message.isEmpty }, "\(lines)")
+        let warnings = try await linesOfLoading(.warn)
+        XCTAssertTrue(!warnings.isEmpty && warnings.allSatisfy { [LogLevel.error, .warn].contains($0.level) }, "\(warnings)")
     }
 }

@@ -99,7 +99,7 @@ public sealed class FulcrumException(
         public val reason: String,
     ) : FulcrumException(message)
 
-    /** [operation] broke a documented rule of the API. */
+    /** [operation] broke a documented rule of the core. Nothing in this package breaks one, so it never throws this. */
     public class Misuse(
         message: String,
         /** The call. */

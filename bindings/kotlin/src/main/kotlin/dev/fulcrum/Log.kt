@@ -3,8 +3,8 @@ package dev.fulcrum
 /** The library's log. */
 public object Log {
     /**
-     * Gives every line of [level] and above to [handler], or to nobody (on Android: to the system's log). It is called on any
-     * thread and must be quick.
+     * Gives every line of [level] and above to [handler], or to nobody (on Android: to the system's log, where warnings go from the
+     * first model on if this is never called). It is called on any thread and must be quick.
      */
     public fun setHandler(
         level: LogLevel = LogLevel.WARN,

@@ -34,7 +34,10 @@ class EndsTest {
         return session.metrics.also { assertEquals(1, it.cancelled) }
     }
 
-    /** Decoding of [Pocket.monotone] stopped where it was: what was not [collected] was waiting, or is one step. */
+    /**
+     * Decoding of [Pocket.monotone] stopped where it was: what was not [collected] was waiting, or is one step. As much as may wait
+     * hides a step or two; that none is begun after a cancel is tested where passes are counted, in core/tests/journeys/faults.rs.
+     */
     private fun assertStopped(
         session: ChatSession,
         collected: String,

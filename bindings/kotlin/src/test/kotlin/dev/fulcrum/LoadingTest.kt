@@ -165,6 +165,10 @@ class LoadingTest {
                     val response = session.streamResponse(listOf(result)).response()
                     assertTrue(response.metrics.promptTokens >= model.tokenize(prompt).size)
                     assertEquals(listOf(call), session.history[1].toolCalls)
+                    // The template writes nothing but the tools.
+                    session.setTools(listOf(weather, weather))
+                    val twice = session.streamResponse(listOf(result)).response()
+                    assertTrue(twice.metrics.promptTokens > response.metrics.promptTokens, "the tools are the old ones")
                 }
             }
         }
@@ -178,21 +182,32 @@ class LoadingTest {
             }
         }
 
+    /** What is told of loading a model, and nothing of loading it again after the handler is gone. */
+    private suspend fun linesOfLoading(level: LogLevel): List<LogLine> {
+        // More context than the model was trained with is worth a warning.
+        val length = Pocket.model.info.trainContextLength + 1
+        val options = ModelOptions(contextLength = length, executor = ExecutorChoice.LLAMA_CPP)
+        val lines = ConcurrentLinkedQueue<LogLine>()
+        Log.setHandler(level) { lines.add(it) }
+        try {
+            Model.load(Pocket.path, options).close()
+        } finally {
+            Log.setHandler(handler = null)
+        }
+        val told = lines.toList()
+        Model.load(Pocket.path, options).close()
+        assertEquals(told, lines.toList(), "a handler that is gone is told")
+        return told
+    }
+
     @Test
     fun `the log is told`() =
         runTest {
-            val lines = ConcurrentLinkedQueue<LogLine>()
-            Log.setHandler(LogLevel.DEBUG) {
-                lines.add(it)
-                check(it.target.isNotEmpty())
-            }
-            try {
-                Model.load(Pocket.path, ModelOptions(executor = ExecutorChoice.LLAMA_CPP)).use { model ->
-                    model.session { it.respond("Hello!", Pocket.short(2)) }
-                }
-            } finally {
-                Log.setHandler(handler = null)
-            }
-            assertTrue(lines.any { it.target == "llama.cpp" && it.message.isNotBlank() }, "$lines")
+            val lines = linesOfLoading(LogLevel.DEBUG)
+            assertTrue(lines.all { it.target.isNotEmpty() }, "$lines")
+            val finest = lines.filter { it.level == LogLevel.DEBUG }
+            assertTrue(finest.any { it.target == "llama.cpp" && it.message.isNotBlank() }, "$lines")
+            val warnings = linesOfLoading(LogLevel.WARN)
+            assertTrue(warnings.isNotEmpty() && warnings.all { it.level <= LogLevel.WARN }, "$warnings")
         }
 }
