@@ -91,7 +91,8 @@ impl Generation<'_> {
     }
 
     /// Lets the drafters read what is new to them: the prompt, with the target's word where it was heard, and the first token
-    /// chosen. The draft model reads too, if the text goes on for long enough. The second token waits for that: it is a part of decoding.
+    /// chosen. The draft model reads too, if the text goes on for long enough. The second token waits for that: it is a part of
+    /// decoding.
     pub(super) fn read(&mut self, text: &Text, projector: &Projector) -> Result<()> {
         let clock = Clock::start();
         // The last pass ended with the last token of the prompt.
