@@ -30,7 +30,7 @@ bindgen swift
 # it leaves without documentation, and Dokka would miss, gets some.
 sed -i.orig -E \
   -e 's/^(public )?((abstract |open |inline )?(class|interface|object|fun) )/internal \2/' \
-  -e 's/^sealed class NativeException/internal &/' \
+  -e 's/^sealed class Native(Exception|Event)/internal &/' \
   -e 's/ fun .(setLogSink|nativeForecast)./ internal&/' \
   -e 's/^( +)companion object$/\1\/** For extensions. *\/ companion object/' \
   -e 's/^( +)(val v1: )/\1\/** How much. *\/ \2/' \
@@ -38,7 +38,7 @@ sed -i.orig -E \
 sed -i.orig -E \
   -e 's/^open (class|func) /\1 /' \
   -e 's/^public (protocol |struct FfiConverter|func (FfiConverter|uniffi|setLogSink|nativeForecast))/\1/' \
-  -e '/^public *$/{N;s/^public *(\n *enum NativeError)/\1/;}' \
+  -e '/^public *$/{N;s/^public *(\n *enum Native(Error|Event))/\1/;}' \
   "$out/swift/Fulcrum.swift"
 
 # place FILE DESTINATION: puts a generated file into the tree, or compares it with what is there. Line ends are trimmed: the

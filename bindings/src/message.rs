@@ -43,7 +43,7 @@ pub struct ToolCall {
     pub name: String,
     /// The arguments: the text of a JSON object.
     pub arguments: String,
-    /// The call's number, where the model gives one.
+    /// What tells it from other calls. Calls in an answer have one.
     #[uniffi(default)]
     pub id: Option<String>,
 }

@@ -137,6 +137,8 @@ pub struct ModelInfo {
     pub residency: Option<ResidencyInfo>,
     /// Whether its chat template tells the model of tools.
     pub reads_tools: bool,
+    /// Whether calls of tools are found in its answers; else they are text.
+    pub reads_tool_calls: bool,
 }
 
 /// What the machine offers, and what this library makes of it.
@@ -264,6 +266,7 @@ impl From<&Model> for ModelInfo {
             executor_reason: info.executor_reason.clone(),
             residency: info.residency.clone().map(Into::into),
             reads_tools: model.template().reads_tools(),
+            reads_tool_calls: model.template().tool_call_syntax().is_some(),
         }
     }
 }

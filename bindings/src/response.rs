@@ -2,6 +2,7 @@
 
 use fulcrum::FinishReason;
 
+use crate::message::ToolCall;
 use crate::metrics::GenerationMetrics;
 use crate::number::small;
 
@@ -21,8 +22,10 @@ pub enum FinishReason {
 /// An answer that came to its end.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Response {
-    /// The text: the pieces of the stream, joined.
+    /// The text: the pieces of the stream, joined. Calls of tools are no part of it.
     pub text: String,
+    /// The tools that the model calls, in order. The app runs them and answers with their results.
+    pub tool_calls: Vec<ToolCall>,
     /// The tokens generated, without the one that ended the turn; those of a stop string are among them.
     pub tokens: Vec<i32>,
     /// What ended it.
@@ -72,6 +75,7 @@ impl From<fulcrum::Response> for Response {
     fn from(response: fulcrum::Response) -> Self {
         Self {
             text: response.text,
+            tool_calls: response.tool_calls.into_iter().map(Into::into).collect(),
             tokens: response.tokens.into_iter().map(small).collect(),
             finish_reason: response.finish_reason,
             metrics: response.metrics.into(),

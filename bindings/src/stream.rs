@@ -1,10 +1,35 @@
 //! An answer as it comes: the consumer pulls, so a slow one slows the model and no buffer grows.
 
-use fulcrum::{Canceller, ResponseStream};
+use fulcrum::{Canceller, Event, ResponseStream};
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::message::ToolCall;
 use crate::response::Response;
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, uniffi::Enum)]
+pub enum NativeEvent {
+    /// Text to show.
+    Text {
+        /// The text, never empty.
+        text: String,
+    },
+    /// A tool that the model calls.
+    ToolCall {
+        /// The call.
+        call: ToolCall,
+    },
+}
+
+impl From<Event> for NativeEvent {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Text(text) => Self::Text { text },
+            Event::ToolCall(call) => Self::ToolCall { call: call.into() },
+        }
+    }
+}
 
 /// An answer that is being generated. Dropping it before its end cancels the turn.
 #[derive(uniffi::Object)]
@@ -21,9 +46,9 @@ impl NativeStream {
 
 #[uniffi::export]
 impl NativeStream {
-    /// Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
-    pub fn next(&self) -> Result<Option<String>> {
-        Ok(self.stream.lock().next().transpose()?)
+    /// Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
+    pub fn next(&self) -> Result<Option<NativeEvent>> {
+        Ok(self.stream.lock().events().next().transpose()?.map(Into::into))
     }
 
     /// The answer, once `next` has returned none.

@@ -8,10 +8,13 @@ use crate::loading::load;
 use crate::options::{ModelArgs, SamplingArgs};
 use crate::output;
 use crate::profile::ProfileArgs;
+use fulcrum::Tool;
 use fulcrum::session::{ContextOverflow, SessionOptions};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 /// Chat with a model; with standard input not a terminal, answer each line of it and exit
 #[derive(clap::Args)]
@@ -25,12 +28,17 @@ pub(crate) struct Chat {
     /// Instructions to the model, in front of the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// Tools the model may call: a JSON list of {"type": "function", "function": {"name", "description", "parameters"}}. A call is
+    /// printed as a line of JSON; /result gives its result
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
 }
 
 impl Chat {
     pub(crate) fn run(self) -> Result<()> {
         let options = SessionOptions {
             system_prompt: self.system,
+            tools: self.tools.as_deref().map_or_else(|| Ok(Vec::new()), tools)?,
             // Somebody who chats for an hour should not meet an error; the model forgets the beginning instead.
             context_overflow: ContextOverflow::DropOldestTurns,
             generation: self.sampling.generation(),
@@ -48,6 +56,12 @@ impl Chat {
         self.profile.end(&model)?;
         chatted
     }
+}
+
+fn tools(path: &Path) -> Result<Vec<Tool>> {
+    let failed = |source| Failure::Input { from: path.into(), source };
+    let text = input::text(File::open(path).map_err(failed)?).map_err(failed)?;
+    serde_json::from_str(&text).map_err(|error| failed(error.into()))
 }
 
 /// Line by line with an editor; what fails is said, and the chat goes on.

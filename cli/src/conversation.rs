@@ -7,12 +7,18 @@ use crate::interrupt::Interrupt;
 use crate::output::{self, human_bytes};
 use fulcrum::metrics::GenerationMetrics;
 use fulcrum::session::ChatSession;
+use fulcrum::{Event, Message, ToolCall};
+use std::collections::VecDeque;
 use std::io::Write;
 
 /// A session and what is known of its last answer.
 pub(crate) struct Conversation {
     session: ChatSession,
     interrupt: Interrupt,
+    /// Tools that the last answer called, which have no result yet.
+    calls: VecDeque<ToolCall>,
+    /// Results of the others.
+    results: Vec<Message>,
     last: Option<GenerationMetrics>,
     /// Whether the last answer was given without the beginning of the conversation.
     forgets: bool,
@@ -28,6 +34,7 @@ pub(crate) enum Next {
 const HELP: &str = "\
 /reset    forget the conversation
 /metrics  how fast the last answer came, and all of them
+/result   what a tool gave back that the model called: /result TEXT
 /quit     end the chat (so does Ctrl-D)
 /help     this
 Ctrl-C ends an answer. Anything else is a message to the model.
@@ -36,7 +43,7 @@ Ctrl-C ends an answer. Anything else is a message to the model.
 impl Conversation {
     /// A conversation on a session; `interrupt` ends answers.
     pub(crate) fn new(session: ChatSession, interrupt: Interrupt) -> Self {
-        Self { session, interrupt, last: None, forgets: false }
+        Self { session, interrupt, calls: VecDeque::new(), results: Vec::new(), last: None, forgets: false }
     }
 
     /// Takes a line: answers it, or does what it commands.
@@ -48,27 +55,74 @@ impl Conversation {
             "" => {}
             "/quit" | "/exit" => return Ok(Next::Quit),
             "/help" => output::write(out, HELP)?,
-            "/reset" => self.session.reset()?,
+            "/reset" => {
+                self.session.reset()?;
+                self.forget_calls();
+            }
             "/metrics" => output::write(out, &self.metrics())?,
             // A single word, so that a message may begin with a slash.
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
                 output::write(out, &format!("there is no command {command}\n{HELP}"))?;
             }
-            message => self.answer(message, out)?,
+            message => match message.strip_prefix("/result ") {
+                Some(result) => self.take_result(result.trim_start(), out)?,
+                None => self.answer(vec![Message::user(message)], out)?,
+            },
         }
         Ok(Next::GoOn)
     }
 
-    fn answer(&mut self, message: &str, out: &mut dyn Write) -> Result<()> {
-        let mut stream = self.session.stream_response(message)?;
+    /// The result of the first call that has none. The model goes on when all of them are there.
+    fn take_result(&mut self, result: &str, out: &mut dyn Write) -> Result<()> {
+        let Some(call) = self.calls.front() else {
+            return output::write(out, "no tool was called that waits for a result\n");
+        };
+        self.results.push(Message::tool_result(call, result));
+        if let Some(next) = self.calls.get(1) {
+            output::write(out, &format!("and the result of {}?\n", next.name))?;
+            self.calls.pop_front();
+            return Ok(());
+        }
+        // Without an answer the call still waits.
+        self.answer(self.results.clone(), out).inspect_err(|_| drop(self.results.pop()))
+    }
+
+    fn forget_calls(&mut self) {
+        self.calls.clear();
+        self.results.clear();
+    }
+
+    fn answer(&mut self, messages: Vec<Message>, out: &mut dyn Write) -> Result<()> {
+        let options = &self.session.options().generation;
+        let mut stream = self.session.stream_messages(messages, options)?;
+        let (mut at_start, mut ends_with_call) = (true, false);
         let ended = self.interrupt.during(stream.canceller(), || {
-            stream.try_for_each(|piece| piece.map_err(Failure::from).and_then(|piece| output::write(out, &piece)))
+            stream.events().try_for_each(|event| {
+                let text = match event? {
+                    Event::Text(text) => {
+                        ends_with_call = false;
+                        text
+                    }
+                    Event::ToolCall(call) => {
+                        ends_with_call = true;
+                        let json = serde_json::to_string(&call).unwrap_or_default();
+                        format!("{}{json}\n", if at_start { "" } else { "\n" })
+                    }
+                };
+                at_start = text.ends_with('\n');
+                output::write(out, &text)
+            })
         });
-        output::write(out, "\n")?;
+        if !ends_with_call {
+            output::write(out, "\n")?;
+        }
         ended?;
         if let Some(response) = stream.response() {
             self.last = Some(response.metrics);
-            self.say_what_is_forgotten(response.dropped_messages);
+            let (calls, dropped) = (response.tool_calls.clone(), response.dropped_messages);
+            self.forget_calls();
+            self.calls.extend(calls);
+            self.say_what_is_forgotten(dropped);
         }
         Ok(())
     }
@@ -121,7 +175,7 @@ pub(crate) mod tests {
     use fulcrum::executor::scripted::{ByteVocabulary, Rule, Script};
     use fulcrum::session::{ModelParts, SessionOptions};
     use fulcrum::tokenizer::Vocabulary;
-    use fulcrum::{ErrorKind, Token};
+    use fulcrum::{ErrorKind, Token, Tool};
     use std::sync::Arc;
 
     /// A conversation with a fake that answers a message with itself in capitals.
@@ -169,6 +223,59 @@ pub(crate) mod tests {
         assert!(said(&mut chat, "/rest").starts_with("there is no command /rest"));
         assert_eq!(chat.take("/quit", &mut Vec::new()).unwrap(), Next::Quit);
         assert!(chat.session.history().is_empty());
+    }
+
+    /// A fake that calls two tools, then counts the results it was given.
+    fn caller() -> Conversation {
+        let template = "{% if tools %}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+                        {% for c in m.tool_calls or [] %}<call>{{ c.function | tojson }}{% endfor %}<|im_end|>{% endfor %}\
+                        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        let vocabulary = ByteVocabulary::new();
+        let marker = vocabulary.tokens("<|im_start|>assistant\n");
+        let result = vocabulary.tokens("<|im_start|>tool\n");
+        let reply = move |prompt: &[Token]| {
+            let results = prompt.windows(result.len()).filter(|w| *w == result).count();
+            let calls = r#"Hm.<call>{"name": "a", "arguments": {"x": 1}}<call>{"name": "b"}"#.to_owned();
+            ByteVocabulary::new().tokens(&if results == 0 { calls } else { format!("{results} results") })
+        };
+        let rule = Rule::replying(vocabulary.n_tokens(), &marker, ByteVocabulary::END, reply);
+        let template = Arc::new(ChatTemplate::new(Some(template), "", "").unwrap());
+        let parts = ModelParts::new(Script::new(rule).weights(), Arc::new(vocabulary), template, 400);
+        let tool = Tool { name: "a".into(), description: String::new(), parameters: serde_json::Value::Null };
+        let options = SessionOptions { tools: vec![tool], ..Default::default() };
+        Conversation::new(ChatSession::new(parts, options).unwrap(), Interrupt::default())
+    }
+
+    const CALLS: &str = r#"Hm.
+{"id":"call00001","type":"function","function":{"name":"a","arguments":{"x":1}}}
+{"id":"call00002","type":"function","function":{"name":"b","arguments":{}}}
+"#;
+
+    #[test]
+    fn calls_are_lines_and_wait_for_their_results() {
+        let mut chat = caller();
+        assert_eq!(said(&mut chat, "/result 1"), "no tool was called that waits for a result\n");
+        assert_eq!(said(&mut chat, "go"), CALLS);
+        assert_eq!(said(&mut chat, "/result one"), "and the result of b?\n");
+        // An answer that fails leaves the call waiting.
+        assert!(chat.take(&format!("/result {}", "long ".repeat(100)), &mut Vec::new()).is_err());
+        assert_eq!(said(&mut chat, "/result  two"), "2 results\n");
+        let results: Vec<_> = chat.session.history().into_iter().filter(|m| m.role == fulcrum::Role::Tool).collect();
+        let told = results.iter().map(|m| (m.tool_call_id.as_deref(), m.name.as_deref(), m.content.as_str()));
+        assert!(told.eq([(Some("call00001"), Some("a"), "one"), (Some("call00002"), Some("b"), "two")]));
+        assert!(said(&mut chat, "/result three").starts_with("no tool"));
+    }
+
+    #[test]
+    fn calls_are_forgotten_with_what_called_them() {
+        for forgets in ["/reset", "never mind"] {
+            let mut chat = caller();
+            said(&mut chat, "go");
+            said(&mut chat, "/result one");
+            said(&mut chat, forgets);
+            let waits = forgets != "/reset";
+            assert_eq!(said(&mut chat, "/result two").starts_with("no tool"), !waits, "{forgets}");
+        }
     }
 
     #[test]

@@ -129,3 +129,23 @@ fn a_prompt_that_cannot_be_read_is_said_before_anything_is_loaded() {
     let line = error_line(&piped(&["generate", "-m", "missing.gguf"], b"\xff\xfe"));
     assert!(line.contains("standard input"), "{line}");
 }
+
+#[test]
+fn a_chat_calls_tools_and_takes_their_results() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/caller.gguf");
+    let tools = r#"[{"type": "function", "function": {"name": "weather", "description": "Tells the weather", "parameters": {}}}]"#;
+    let tools = file("tools.json", tools.as_bytes());
+    let arguments = ["chat", model, "--tools", tools.to_str().expect("UTF-8")];
+    let output = piped(&arguments, b"Is it warm?\n/result 21 degrees\n");
+    assert_eq!(code(&output), 0, "{output:?}");
+    let said = "Let me look.\n\
+                {\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"weather\",\"arguments\":{\"city\":\"Zürich\"}}}\n\
+                It is warm in Zürich.\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), said);
+
+    let unsound = file("no-tools.json", b"{}");
+    let error = error_line(&piped(&["chat", model, "--tools", unsound.to_str().expect("UTF-8")], b""));
+    assert!(error.contains("no-tools.json") && error.contains("expected a sequence"), "{error}");
+    let error = error_line(&piped(&["chat", model, "--tools", "/nowhere.json"], b""));
+    assert!(error.contains("cannot read /nowhere.json"), "{error}");
+}

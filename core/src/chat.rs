@@ -1,15 +1,17 @@
-//! Messages and tools to the prompt a model was trained on.
+//! Messages and tools to the prompt a model was trained on, and calls of tools out of its answer.
 //!
 //! A model brings its own template, a Jinja program inside the file; [`ChatTemplate`] runs it as Hugging Face's
-//! `apply_chat_template` would. The messages here are what such templates read.
+//! `apply_chat_template` would. The messages here are what such templates read. How they write calls is how the model does
+//! ([`ToolCallSyntax`]), and so [`ToolCallReader`] finds them in an answer.
 //!
-//! Deliberately not known here: tokens, files, and what a model's tool calls look like in its answer (parsing them is not
-//! rendering them).
+//! Deliberately not known here: tokens, files.
 
+mod calls;
 mod json;
 mod strftime;
 mod template;
 
+pub use calls::{Event, ToolCallReader, ToolCallSyntax};
 pub use template::ChatTemplate;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,11 @@ impl Message {
         Self::new(Role::Tool, content)
     }
 
+    /// What the tool gave back that `call` called.
+    pub fn tool_result(call: &ToolCall, content: impl Into<String>) -> Self {
+        Self { tool_call_id: call.id.clone(), name: Some(call.name.clone()), ..Self::tool(content) }
+    }
+
     /// A message of `role` without tool calls.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None, name: None }
@@ -80,7 +87,7 @@ impl Message {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Wire<CallWire>", into = "Wire<CallWire>")]
 pub struct ToolCall {
-    /// The call's number, where the model gives one.
+    /// What tells it from other calls. Calls in an answer have one, made up if the model gave none; most templates do without.
     pub id: Option<String>,
     /// The tool's name.
     pub name: String,

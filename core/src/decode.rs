@@ -14,12 +14,13 @@ mod prefill;
 mod projector;
 
 pub use ledger::Ledger;
-pub use output::{FinishReason, Output, Sink};
+pub use output::{FinishReason, Output, Sink, ToolCalls};
 
 use std::time::Instant;
 
 use crate::accept::{self, Accepted, accept};
 use crate::cancel::Cancel;
+use crate::chat::ToolCall;
 use crate::cost::PassCost;
 use crate::error::Result;
 use crate::metrics::GenerationMetrics;
@@ -50,8 +51,10 @@ pub struct Generation<'a> {
 /// What a generation came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
-    /// The text, without the stop string that ended it.
+    /// The text, without the stop string that ended it and without calls of tools.
     pub text: String,
+    /// The tools that are called.
+    pub tool_calls: Vec<ToolCall>,
     /// The tokens chosen, but for the one that ends the generation; those of a stop string are among them.
     pub tokens: Vec<Token>,
     /// The choices behind `tokens`, if the sampler reports log-probabilities.

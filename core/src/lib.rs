@@ -54,7 +54,7 @@ pub mod session;
 pub mod model;
 
 pub use cancel::Cancel;
-pub use chat::{ChatTemplate, Message, Role, Tool, ToolCall};
+pub use chat::{ChatTemplate, Event, Message, Role, Tool, ToolCall};
 pub use decode::FinishReason;
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::{GenerationMetrics, SessionMetrics, SourceTokens, StepMetrics};
@@ -70,3 +70,8 @@ pub use speculation::Drafting;
 pub use stop::{StopOutput, StopStrings};
 pub use token::Token;
 pub use tokenizer::{DecodeStream, TokenizerJson};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -17,7 +17,7 @@ mod turn;
 mod worker;
 
 pub use options::{ContextOverflow, GenerationOptions, Response, SessionOptions};
-pub use stream::{Canceller, ResponseStream};
+pub use stream::{Canceller, Events, ResponseStream};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -159,7 +159,8 @@ impl ChatSession {
         self.stream_messages(vec![Message::user(prompt)], options)
     }
 
-    /// Answers the conversation followed by `messages`, for example the results of tools. They become history with the answer.
+    /// Answers the conversation followed by `messages`, for example the results of tools that the last answer
+    /// [called](Response::tool_calls), each a [`Message::tool_result`]. They become history with the answer.
     ///
     /// # Errors
     ///

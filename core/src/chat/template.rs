@@ -8,6 +8,7 @@
 //! Not bounded is the memory of strings that a template builds by doubling; no template engine in reach offers that.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +19,7 @@ use minijinja_contrib::pycompat;
 
 use super::json::to_json;
 use super::strftime::strftime;
-use super::{Message, Role, Tool};
+use super::{Message, Role, Tool, ToolCallSyntax};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Steps of the template engine for one rendering, and more for each message and tool, where real templates use a few hundred.
@@ -55,6 +56,8 @@ pub struct ChatTemplate {
     is_default: bool,
     reads_tools: bool,
     variables: Vec<(String, Value)>,
+    /// Read off when it is asked for.
+    tool_call_syntax: Arc<OnceLock<Option<ToolCallSyntax>>>,
     /// Seconds since 1970, where the caller fixed them.
     time: Option<u64>,
 }
@@ -78,7 +81,8 @@ impl ChatTemplate {
         on_large_stack(FUEL, || environment.add_template_owned(NAME, text).map_err(|e| failed(&e)))?;
         let (bos, eos) = (bos.to_owned(), eos.to_owned());
         let is_default = source.is_none();
-        Ok(Self { environment, bos, eos, is_default, reads_tools, variables: Vec::new(), time: None })
+        let (variables, tool_call_syntax) = (Vec::new(), Arc::default());
+        Ok(Self { environment, bos, eos, is_default, reads_tools, variables, tool_call_syntax, time: None })
     }
 
     /// Whether this is the default, because the model brought none.
@@ -91,10 +95,23 @@ impl ChatTemplate {
         self.reads_tools
     }
 
+    /// How the model writes calls of tools; `None` if the template does not show it, or shows a way that is not read here: then
+    /// calls come as text. The template runs up to four times for it, once.
+    pub fn tool_call_syntax(&self) -> Option<&ToolCallSyntax> {
+        let syntax = self.tool_call_syntax.get_or_init(|| {
+            let parameters = serde_json::json!({ "type": "object", "properties": {} });
+            let tool = Tool { name: "fulcrum_probe_tool".to_owned(), description: String::new(), parameters };
+            let render = |messages: &[Message]| self.render_as_is(messages, std::slice::from_ref(&tool), false);
+            self.reads_tools.then(|| ToolCallSyntax::of(render)).flatten()
+        });
+        syntax.as_ref()
+    }
+
     /// Sets a variable that this model's template reads, for example `enable_thinking` of Qwen3.
     #[must_use]
     pub fn with_variable(mut self, name: impl Into<String>, value: &serde_json::Value) -> Self {
         self.variables.push((name.into(), Value::from(Serde(value))));
+        self.tool_call_syntax = Arc::default();
         self
     }
 

@@ -1,6 +1,6 @@
 //! Prompts of the families' formats, from small templates in the manner of theirs, and templates that misbehave.
 
-mod templates;
+pub(super) mod templates;
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -35,7 +35,7 @@ fn with_call() -> Vec<Message> {
         name: "weather".into(),
         arguments: json!({"city": "Zürich", "at": "<now>"}),
     };
-    let result = Message { tool_call_id: call.id.clone(), name: Some("weather".into()), ..Message::tool("12") };
+    let result = Message::tool_result(&call, "12");
     vec![Message::user("Weather?"), Message { tool_calls: vec![call], ..Message::assistant("") }, result]
 }
 

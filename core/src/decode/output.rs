@@ -1,12 +1,13 @@
 //! From chosen tokens to text that may be shown, and when to end.
 //!
-//! Bytes wait until they are whole code points, text waits while it may become a stop string. What is left waits for the end of
-//! the pass that chose it, so that nothing is shown that is not committed, and then goes to the sink. The sink may block: that
-//! is back-pressure.
+//! Bytes wait until they are whole code points, text waits while it may become a stop string, or a call of a tool where there are
+//! tools. What is left waits for the end of the pass that chose it, so that nothing is shown that is not committed, and then goes to
+//! the sink. The sink may block: that is back-pressure.
 
 use serde::{Deserialize, Serialize};
 
 use super::Generated;
+use crate::chat::{Event, ToolCall, ToolCallReader};
 use crate::error::Result;
 use crate::sampling::Choice;
 use crate::stop::StopStrings;
@@ -27,8 +28,16 @@ pub enum FinishReason {
     ContextFull,
 }
 
-/// Takes pieces of text, never empty, always valid UTF-8. An error ends the generation.
-pub type Sink<'a> = dyn FnMut(&str) -> Result<()> + 'a;
+/// Takes what is shown. An error ends the generation.
+pub type Sink<'a> = dyn FnMut(Event) -> Result<()> + 'a;
+
+/// How calls of tools are found in a generation.
+pub struct ToolCalls {
+    /// Finds them in the text.
+    pub reader: ToolCallReader,
+    /// Control tokens that stand around calls. They are part of the text, which other control tokens are not.
+    pub markers: Vec<Token>,
+}
 
 /// The text of one generation, as far as it has come.
 pub struct Output<'a> {
@@ -38,9 +47,11 @@ pub struct Output<'a> {
     stops: StopStrings,
     stream: DecodeStream,
     bytes: Vec<u8>,
+    tools: Option<ToolCalls>,
+    /// What has come and was not shown yet.
+    new: String,
     text: String,
-    /// Bytes of `text` that were shown.
-    shown: usize,
+    tool_calls: Vec<ToolCall>,
     tokens: Vec<Token>,
     logprobs: Vec<Choice>,
 }
@@ -55,11 +66,20 @@ impl<'a> Output<'a> {
             stops,
             stream: DecodeStream::new(),
             bytes: Vec::new(),
+            tools: None,
+            new: String::new(),
             text: String::new(),
-            shown: 0,
+            tool_calls: Vec::new(),
             tokens: Vec::new(),
             logprobs: Vec::new(),
         }
+    }
+
+    /// Finds calls of tools in the text.
+    #[must_use]
+    pub fn with_tools(mut self, tools: Option<ToolCalls>) -> Self {
+        self.tools = tools;
+        self
     }
 
     /// Tokens so far.
@@ -78,13 +98,14 @@ impl<'a> Output<'a> {
             return Some(FinishReason::EndOfTurn);
         }
         self.bytes.clear();
-        self.vocabulary.decode_token(choice.token, false, &mut self.bytes);
+        let is_marker = self.tools.as_ref().is_some_and(|tools| tools.markers.contains(&choice.token));
+        self.vocabulary.decode_token(choice.token, is_marker, &mut self.bytes);
         self.tokens.push(choice.token);
         if choice.logprob.is_some() {
             self.logprobs.push(choice);
         }
         let piece = self.stops.push(self.stream.push(&self.bytes));
-        self.text.push_str(&piece.text);
+        self.new.push_str(&piece.text);
         match piece.stopped {
             Some(_) => Some(FinishReason::StopString),
             None if self.tokens.len() >= self.max_tokens => Some(FinishReason::MaxTokens),
@@ -98,12 +119,15 @@ impl<'a> Output<'a> {
     ///
     /// Those of the sink.
     pub fn show(&mut self) -> Result<()> {
-        if self.shown == self.text.len() {
+        if self.new.is_empty() {
             return Ok(());
         }
-        let piece = &self.text[self.shown..];
-        self.shown = self.text.len();
-        (self.sink)(piece)
+        let new = std::mem::take(&mut self.new);
+        let events = match &mut self.tools {
+            Some(tools) => tools.reader.push(&new),
+            None => vec![Event::Text(new)],
+        };
+        self.pass_on(events)
     }
 
     /// Ends the text: what was held back is shown, unless it is a stop string.
@@ -113,12 +137,26 @@ impl<'a> Output<'a> {
     /// Those of the sink.
     pub fn finish(mut self, mut finish_reason: FinishReason) -> Result<Generated> {
         let piece = self.stops.push(self.stream.finish());
-        self.text.push_str(&piece.text);
+        self.new.push_str(&piece.text);
         if piece.stopped.is_some() {
             finish_reason = FinishReason::StopString;
         }
-        self.text.push_str(&self.stops.finish());
+        self.new.push_str(&self.stops.finish());
         self.show()?;
-        Ok(Generated { text: self.text, tokens: self.tokens, logprobs: self.logprobs, finish_reason })
+        let rest = self.tools.as_mut().map_or_else(Vec::new, |tools| tools.reader.finish());
+        self.pass_on(rest)?;
+        let Self { text, tool_calls, tokens, logprobs, .. } = self;
+        Ok(Generated { text, tool_calls, tokens, logprobs, finish_reason })
+    }
+
+    fn pass_on(&mut self, events: Vec<Event>) -> Result<()> {
+        for event in events {
+            match &event {
+                Event::Text(text) => self.text.push_str(text),
+                Event::ToolCall(call) => self.tool_calls.push(call.clone()),
+            }
+            (self.sink)(event)?;
+        }
+        Ok(())
     }
 }

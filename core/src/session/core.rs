@@ -120,7 +120,8 @@ impl Core {
         let mut state = self.shared.state.lock();
         let response = turn.settle()?;
         if let Some(messages) = messages {
-            let answer = Message::assistant(response.text.clone());
+            let tool_calls = response.tool_calls.clone();
+            let answer = Message { tool_calls, ..Message::assistant(response.text.clone()) };
             state.conversation.commit(messages, answer, response.dropped_messages);
         }
         Ok(response)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::Tool;
+use crate::chat::{Tool, ToolCall};
 use crate::decode::FinishReason;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::GenerationMetrics;
@@ -59,8 +59,11 @@ pub enum ContextOverflow {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Response {
-    /// The text: the pieces of the stream, joined.
+    /// The text: the pieces of the stream, joined. Calls of tools are no part of it.
     pub text: String,
+    /// The tools that the model calls, in order: the app runs them and gives their results to
+    /// [`stream_messages`](super::ChatSession::stream_messages).
+    pub tool_calls: Vec<ToolCall>,
     /// The tokens generated, without the one that ended the turn; those of a stop string are among them.
     pub tokens: Vec<Token>,
     /// What ended it.

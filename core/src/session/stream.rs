@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::core::Core;
 use super::options::Response;
 use super::turn::Turn;
-use crate::chat::Message;
+use crate::chat::{Event, Message};
 use crate::error::{ErrorKind, Result};
 
-/// Pieces of an answer: an iterator of valid UTF-8, in order, as large as the consumer is slow.
+/// Pieces of an answer: an iterator of valid UTF-8, in order, as large as the consumer is slow. Calls of tools are no text: they
+/// stand in the [`Response`], and where [`events`](Self::events) are asked for, between the pieces.
 ///
 /// It ends once: with `None` after a complete answer, which is then part of the history and in [`response`](Self::response), or
 /// with one error, after which the session is as it was before the turn. Nothing comes after that. Dropping the stream before
@@ -21,6 +22,9 @@ pub struct ResponseStream {
     messages: Option<Vec<Message>>,
     state: State,
 }
+
+/// The parts of an answer; made by [`ResponseStream::events`]. It ends as the stream does, and either may be gone on with.
+pub struct Events<'a>(&'a mut ResponseStream);
 
 enum State {
     Running,
@@ -58,6 +62,30 @@ impl ResponseStream {
         }
     }
 
+    /// The pieces and, in their places, the tools that the model calls.
+    pub fn events(&mut self) -> Events<'_> {
+        Events(self)
+    }
+
+    fn next_event(&mut self) -> Option<Result<Event>> {
+        if !matches!(self.state, State::Running) {
+            return None;
+        }
+        if let Some(event) = self.turn.take() {
+            return Some(Ok(event));
+        }
+        match self.core.settle(&self.turn, self.messages.take()) {
+            Ok(response) => {
+                self.state = State::Completed(Box::new(response));
+                None
+            }
+            Err(error) => {
+                self.state = State::Failed;
+                Some(Err(error))
+            }
+        }
+    }
+
     /// Waits for the end and returns the answer, with the text of all pieces.
     ///
     /// # Errors
@@ -81,24 +109,25 @@ impl Iterator for ResponseStream {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if !matches!(self.state, State::Running) {
-            return None;
-        }
-        if let Some(text) = self.turn.take_text() {
-            return Some(Ok(text));
-        }
-        match self.core.settle(&self.turn, self.messages.take()) {
-            Ok(response) => {
-                self.state = State::Completed(Box::new(response));
-                None
-            }
-            Err(error) => {
-                self.state = State::Failed;
-                Some(Err(error))
+        loop {
+            match self.next_event()? {
+                Ok(Event::Text(text)) => return Some(Ok(text)),
+                Ok(Event::ToolCall(_)) => {}
+                Err(error) => return Some(Err(error)),
             }
         }
     }
 }
+
+impl Iterator for Events<'_> {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next_event()
+    }
+}
+
+impl FusedIterator for Events<'_> {}
 
 impl FusedIterator for ResponseStream {}
 

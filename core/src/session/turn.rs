@@ -1,16 +1,18 @@
 //! One turn between the worker, which fills it, and the consumer, who empties it; anyone may cancel it.
 //!
-//! The text in between is bounded: a worker that is ahead of its consumer waits (back-pressure), a consumer that is behind gets
+//! What waits in between is bounded: a worker that is ahead of its consumer waits (back-pressure), a consumer that is behind gets
 //! everything at once (coalescing), and none is woken more often than a screen could show it: every wake takes a core from those that
 //! compute. A turn is *open* until it is settled by its consumer or cancelled, whichever comes first,
 //! and that decides once and for all how it ended: after a cancel nothing of it is seen, after settling a cancel does nothing.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::options::Response;
 use crate::cancel::Cancel;
+use crate::chat::Event;
 use crate::error::{ErrorKind, Result};
 
 /// Text that may wait for its consumer, in bytes: a few hundred tokens.
@@ -18,6 +20,14 @@ const CAPACITY: usize = 1024;
 
 /// Time between two pieces at least, but for the last: a frame of a screen with 60 Hz.
 const FRAME: Duration = Duration::from_millis(16);
+
+/// A call counts as much as may wait: the app is to see it before much more comes.
+fn n_bytes(event: &Event) -> usize {
+    match event {
+        Event::Text(text) => text.len(),
+        Event::ToolCall(_) => CAPACITY,
+    }
+}
 
 /// A turn that is under way, or was.
 #[derive(Default)]
@@ -29,7 +39,10 @@ pub(super) struct Turn {
 
 #[derive(Default)]
 struct Inner {
-    text: String,
+    /// No two texts side by side.
+    events: VecDeque<Event>,
+    /// Bytes of text that wait.
+    n_bytes: usize,
     /// When the consumer may have the next piece; `None` before the first.
     due: Option<Instant>,
     outcome: Option<Result<Response>>,
@@ -37,10 +50,29 @@ struct Inner {
 }
 
 impl Inner {
-    /// Whether text, if there is any, need not wait for more.
+    /// Whether what there is need not wait for more.
     fn is_due(&self) -> bool {
         let in_time = self.due.is_none_or(|due| due <= Instant::now());
-        in_time || self.text.len() >= CAPACITY || self.outcome.is_some()
+        in_time || self.n_bytes >= CAPACITY || self.outcome.is_some()
+    }
+
+    fn push(&mut self, event: Event) {
+        match (event, self.events.back_mut()) {
+            (Event::Text(text), Some(Event::Text(last))) => {
+                self.n_bytes += text.len();
+                last.push_str(&text);
+            }
+            (event, _) => {
+                self.n_bytes += n_bytes(&event);
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.n_bytes -= n_bytes(&event);
+        Some(event)
     }
 }
 
@@ -62,16 +94,16 @@ impl Turn {
         self.changed.notify_all();
     }
 
-    /// Worker: adds a piece of text, after waiting for room. Fails with `Cancelled`.
-    pub(super) fn push(&self, piece: &str) -> Result<()> {
+    /// Worker: adds a piece, after waiting for room. Fails with `Cancelled`.
+    pub(super) fn push(&self, event: Event) -> Result<()> {
         let mut inner = self.inner.lock();
-        while inner.text.len() >= CAPACITY && !self.cancel.is_cancelled() {
+        while inner.n_bytes >= CAPACITY && !self.cancel.is_cancelled() {
             self.changed.wait(&mut inner);
         }
         if self.cancel.is_cancelled() {
             return Err(ErrorKind::Cancelled.into());
         }
-        inner.text.push_str(piece);
+        inner.push(event);
         if inner.is_due() {
             self.changed.notify_all();
         }
@@ -87,18 +119,19 @@ impl Turn {
         }
     }
 
-    /// Consumer: waits for text, and for its frame, and takes all there is; `None` once there is nothing left but to settle.
-    pub(super) fn take_text(&self) -> Option<String> {
+    /// Consumer: waits for a piece, and for its frame, and takes all the text there is, or a call; `None` once there is nothing left
+    /// but to settle.
+    pub(super) fn take(&self) -> Option<Event> {
         let mut inner = self.inner.lock();
         loop {
             if self.cancel.is_cancelled() {
                 return None;
             }
             let is_due = inner.is_due();
-            if is_due && !inner.text.is_empty() {
+            if is_due && let Some(event) = inner.pop() {
                 inner.due = Some(Instant::now() + FRAME);
                 self.changed.notify_all();
-                return Some(std::mem::take(&mut inner.text));
+                return Some(event);
             }
             if inner.outcome.is_some() {
                 return None;
@@ -132,14 +165,18 @@ mod tests {
         let pieces = std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..200 {
-                    turn.push("la ").unwrap();
+                    turn.push(Event::Text("la ".into())).unwrap();
                     std::thread::sleep(Duration::from_micros(200));
                 }
                 turn.end(Err(ErrorKind::Closed.into()));
             });
-            std::iter::from_fn(|| turn.take_text()).collect::<Vec<_>>()
+            std::iter::from_fn(|| turn.take()).collect::<Vec<_>>()
         });
-        assert_eq!(pieces.concat(), "la ".repeat(200));
+        let text = |event: &Event| match event {
+            Event::Text(text) => text.clone(),
+            Event::ToolCall(_) => unreachable!("nobody calls"),
+        };
+        assert_eq!(pieces.iter().map(text).collect::<String>(), "la ".repeat(200));
         // The first comes at once, the last with the end.
         let most = start.elapsed().as_millis() / FRAME.as_millis() + 2;
         assert!(pieces.len() as u128 <= most, "{} pieces in {most} frames", pieces.len());

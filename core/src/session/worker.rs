@@ -14,8 +14,8 @@ use super::options::{ContextOverflow, Response};
 use super::prompt::Prompter;
 use super::turn::Turn;
 use crate::cancel::Cancel;
-use crate::chat::Message;
-use crate::decode::{Generated, Generation, Ledger, Output};
+use crate::chat::{Event, Message, ToolCallReader};
+use crate::decode::{Generated, Generation, Ledger, Output, ToolCalls};
 use crate::draft::store::SavedDrafts;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::{GenerationEnd, GenerationMetrics, peak_rss_bytes};
@@ -23,6 +23,7 @@ use crate::sampling::Sampler;
 use crate::speculation::{Drafting, Speculation};
 use crate::stop::StopStrings;
 use crate::token::Token;
+use crate::tokenizer::Encoding;
 
 /// What the worker is asked to do, one after another.
 pub(super) enum Job {
@@ -112,8 +113,8 @@ impl Answerer {
             Err(_) => GenerationEnd::Failed,
         };
         self.shared.measure(|session| session.add_generation(&metrics, end));
-        let (Generated { text, tokens, logprobs, finish_reason }, dropped_messages) = result?;
-        Ok(Response { text, tokens, finish_reason, metrics, logprobs, seed, dropped_messages })
+        let (Generated { text, tool_calls, tokens, logprobs, finish_reason }, dropped_messages) = result?;
+        Ok(Response { text, tool_calls, tokens, finish_reason, metrics, logprobs, seed, dropped_messages })
     }
 
     /// The turn as a transaction: rolls ledger and speculation back unless it comes to its end.
@@ -165,6 +166,25 @@ impl Answerer {
         }
     }
 
+    /// How calls are found in the answer; `None` where the model was told of no tools, or writes calls in a way that is not read.
+    fn tool_calls(&self, prompt: &Prompt) -> Result<Option<ToolCalls>> {
+        let conversation = self.shared.conversation();
+        if conversation.tools.is_empty() || matches!(prompt, Prompt::Text(_)) {
+            return Ok(None);
+        }
+        let Some(syntax) = self.parts.template.tool_call_syntax() else { return Ok(None) };
+        let vocabulary = &*self.parts.vocabulary;
+        let mut markers = Vec::new();
+        for name in vocabulary.control_texts() {
+            if syntax.words().any(|word| word.contains(name)) {
+                markers.extend(vocabulary.encode(name, Encoding { add_bos: false, parse_special: true })?);
+            }
+        }
+        let n_calls = conversation.messages.iter().map(|message| message.tool_calls.len()).sum();
+        let names = conversation.tools.into_iter().map(|tool| tool.name).collect();
+        Ok(Some(ToolCalls { reader: ToolCallReader::new(syntax.clone(), names, n_calls), markers }))
+    }
+
     fn decode(
         &mut self,
         turn: &Turn,
@@ -173,9 +193,10 @@ impl Answerer {
         prompt: &[Token],
         metrics: &mut GenerationMetrics,
     ) -> Result<Generated> {
+        let tools = self.tool_calls(&request.prompt)?;
         let Request { mut sampler, stops, max_tokens, asked, .. } = request;
-        let mut sink = |piece: &str| turn.push(piece);
-        let output = Output::new(&*self.parts.vocabulary, stops, max_tokens, &mut sink);
+        let mut sink = |event: Event| turn.push(event);
+        let output = Output::new(&*self.parts.vocabulary, stops, max_tokens, &mut sink).with_tools(tools);
         let (speculation, sampler, cancel) = (&mut self.speculation, &mut sampler, turn.flag());
         Generation { ledger, speculation, sampler, output, cancel, metrics, asked }.run(prompt)
     }

@@ -9,4 +9,5 @@ mod races;
 mod saved_drafts;
 mod streams;
 mod support;
+mod tools;
 mod turns;

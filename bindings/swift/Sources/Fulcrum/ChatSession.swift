@@ -26,7 +26,8 @@ public actor ChatSession {
         try await streamResponse(to: prompt, options: options).response()
     }
 
-    /// Answers `prompt` piece by piece: any number of ``Event/text(_:)``, then one ``Event/done(_:)``.
+    /// Answers `prompt` piece by piece: any number of ``Event/text(_:)`` and, where there are tools, ``Event/toolCall(_:)``,
+    /// then one ``Event/done(_:)``.
     ///
     /// Nothing happens before iteration, and every iteration asks again. The loop pulls, so a slow one slows the model and nothing
     /// piles up. When it ends early, because its task is cancelled or its body breaks or throws, decoding stops within one step

@@ -18,4 +18,9 @@ extension Message {
     public static func tool(_ content: String) -> Message {
         Message(role: .tool, content: content)
     }
+
+    /// What the tool gave back that `call` called.
+    public static func tool(_ content: String, call: ToolCall) -> Message {
+        Message(role: .tool, content: content, toolCallId: call.id, name: call.name)
+    }
 }

@@ -2,13 +2,22 @@
 public enum Event: Sendable, Equatable {
     /// A piece of the text: whole characters' code points, in order, as large as the loop is slow.
     case text(String)
+    /// A tool that the model calls. The app runs it, and goes on with its result: `streamResponse(to: [.tool(result, call: call)])`.
+    case toolCall(ToolCall)
     /// The answer is complete, and part of the history.
     case done(Response)
+
+    init(_ event: NativeEvent) {
+        switch event {
+        case .text(let text): self = .text(text)
+        case .toolCall(let call): self = .toolCall(call)
+        }
+    }
 }
 
 /// An answer piece by piece. The loop over it pulls: nothing is generated that nobody takes, up to a small buffer.
 public struct ResponseStream: AsyncSequence, Sendable {
-    /// A piece of the text, or the end.
+    /// A piece of the text, a call of a tool, or the end.
     public typealias Element = Event
 
     private let ask: @Sendable () throws -> NativeStream
@@ -71,8 +80,8 @@ public struct ResponseStream: AsyncSequence, Sendable {
         }
 
         private mutating func next(of stream: NativeStream) async throws -> Event? {
-            if let piece = try await blocking(cancel: { stream.cancel() }, { try stream.next() }) {
-                return .text(piece)
+            if let event = try await blocking(cancel: { stream.cancel() }, { try stream.next() }) {
+                return Event(event)
             }
             state = .ended
             return stream.response().map(Event.done)

@@ -25,6 +25,7 @@ final class AnswersTests: XCTestCase {
             case .text(let piece):
                 XCTAssertTrue(answers.isEmpty, "a piece after the end")
                 pieces += piece
+            case .toolCall: XCTFail("there are no tools to call")
             case .done(let response): answers.append(response)
             }
         }

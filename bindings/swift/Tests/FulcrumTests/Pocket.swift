@@ -7,6 +7,8 @@ import XCTest
 enum Pocket {
     static let path = setting("FULCRUM_MODEL")
     static let draftPath = path.replacingOccurrences(of: ".gguf", with: "-draft.gguf")
+    /// A model that calls a tool, whatever it is asked, and answers with its result.
+    static let callerPath = path.replacingOccurrences(of: "pocket.gguf", with: "caller.gguf")
     static let tokenizerPath = path.replacingOccurrences(of: ".gguf", with: "-tokenizer.json")
 
     /// On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do.

@@ -1,7 +1,7 @@
 //! Chat templates of our own that write the documented formats of model families, with the constructs their templates live on.
 
 /// Llama 3: header tokens, trimmed text, the date and the tools in the system turn, one call at a time.
-pub(super) const LLAMA_3: &str = r##"
+pub(in crate::chat) const LLAMA_3: &str = r##"
 {#- Turns are <|start_header_id|>role<|end_header_id|>, an empty line, the text, <|eot_id|>. #}
 {%- macro turn(role) -%}
     {{ "<|start_header_id|>" + role + "<|end_header_id|>\n\n" }}
@@ -43,7 +43,7 @@ pub(super) const LLAMA_3: &str = r##"
 "##;
 
 /// Qwen 3: ChatML, tools and calls in tags, the thoughts of earlier turns left out, a switch for thinking.
-pub(super) const QWEN_3: &str = r##"
+pub(in crate::chat) const QWEN_3: &str = r##"
 {%- set state = namespace(asked=-1) %}
 {%- for m in messages[::-1] %}
     {%- if state.asked < 0 and m.role == "user" and not m.content.startswith("<tool_response>") %}
@@ -98,7 +98,7 @@ pub(super) const QWEN_3: &str = r##"
 "##;
 
 /// Gemma: no system role, strict alternation, and the model's role is called model.
-pub(super) const GEMMA: &str = r##"{{ bos_token }}
+pub(in crate::chat) const GEMMA: &str = r##"{{ bos_token }}
 {%- for m in messages -%}
     {%- if m["role"] == "system" -%}{{ raise_exception("no system role here") }}{%- endif -%}
     {%- set expected = ["user", "assistant"][loop.index0 % 2] -%}
@@ -108,7 +108,7 @@ pub(super) const GEMMA: &str = r##"{{ bos_token }}
 {%- if add_generation_prompt -%}{{ "<start_of_turn>model\n" }}{%- endif -%}"##;
 
 /// Phi-3: tags on lines of their own without a minus, which vanish with `trim_blocks` and `lstrip_blocks` only.
-pub(super) const PHI_3: &str = "{% for m in messages %}
+pub(in crate::chat) const PHI_3: &str = "{% for m in messages %}
     {% if m.role in ('system', 'user', 'assistant') %}
 {{ '<|' ~ m.role ~ '|>' }}
 {{ m.content }}<|end|>
@@ -122,7 +122,7 @@ pub(super) const PHI_3: &str = "{% for m in messages %}
 {%- endif %}";
 
 /// Mistral: the system text beside the last question, tools before it, calls with identifiers of nine characters.
-pub(super) const MISTRAL: &str = r##"
+pub(in crate::chat) const MISTRAL: &str = r##"
 {%- set questions = messages | selectattr("role", "equalto", "user") | list %}
 {%- set others = messages | rejectattr("role", "equalto", "system") | list %}
 {{- bos_token }}
@@ -148,7 +148,7 @@ pub(super) const MISTRAL: &str = r##"
             {%- if call.id is undefined or call.id | length != 9 %}
                 {{- raise_exception("a call's id has nine characters") }}
             {%- endif %}
-            {{- (call.function | tojson)[:-1] ~ ', "id": "' ~ call.id ~ '"}' }}
+            {{- (call.function | tojson)[:-1] ~ ', "id": "' ~ call.id ~ '"}' ~ ("" if loop.last else ", ") }}
         {%- endfor %}
         {{- "]" ~ eos_token }}
     {%- elif m.role == "tool" %}
@@ -160,7 +160,7 @@ pub(super) const MISTRAL: &str = r##"
 "##;
 
 /// SmolLM: ChatML with instructions of its own where there are none, and SmolLM 3's marks for training.
-pub(super) const SMOLLM: &str = r##"{% if messages[0].role != "system" %}
+pub(in crate::chat) const SMOLLM: &str = r##"{% if messages[0].role != "system" %}
 {{- "<|im_start|>system\nYou are SmolLM.<|im_end|>\n" }}
 {%- endif %}
 {% for m in messages %}

@@ -10,6 +10,7 @@ do {
     for try await event in try model.session(options).streamResponse(to: "What can you do for me?") {
         switch event {
         case .text(let piece): print(piece, terminator: "")
+        case .toolCall: fatalError("there are no tools to call")
         case .done(let response): print("\n(\(response.metrics.decodeTokens) tokens)")
         }
     }

@@ -18,6 +18,7 @@ fun main(arguments: Array<String>): Unit =
                     session.streamResponse("What can you do for me?").collect { event ->
                         when (event) {
                             is Event.Text -> print(event.text)
+                            is Event.ToolCall -> error("there are no tools to call")
                             is Event.Done -> println("\n(${event.metrics.decodeTokens} tokens)")
                         }
                     }

@@ -34,7 +34,7 @@ public class ChatSession internal constructor(
     ): Response = streamResponse(prompt, options).response()
 
     /**
-     * Answers [prompt] piece by piece: any number of [Event.Text], then one [Event.Done].
+     * Answers [prompt] piece by piece: any number of [Event.Text] and, where there are tools, [Event.ToolCall], then one [Event.Done].
      *
      * Cold: every collection asks again. The collector pulls, so a slow one slows the model and nothing piles up. When the
      * collection ends early, by cancellation or by an exception of the collector, decoding stops within one step and the session
@@ -49,7 +49,7 @@ public class ChatSession internal constructor(
         options: GenerationOptions? = null,
     ): Flow<Event> = events { native.stream(prompt, options) }
 
-    /** As [streamResponse], of the conversation followed by [messages], for example the results of tools. */
+    /** As [streamResponse], of the conversation followed by [messages], for example the results of the tools that were called. */
     public fun streamResponse(
         messages: List<Message>,
         options: GenerationOptions? = null,
@@ -145,8 +145,8 @@ public class ChatSession internal constructor(
             val stream = translated(ask)
             try {
                 while (true) {
-                    val piece = waiting(cancel = stream::cancel) { stream.next() } ?: break
-                    emit(Event.Text(piece))
+                    val event = waiting(cancel = stream::cancel) { stream.next() } ?: break
+                    emit(event.translated())
                 }
                 stream.response()?.let { emit(Event.Done(it)) }
             } finally {
@@ -155,6 +155,12 @@ public class ChatSession internal constructor(
             }
         }.buffer(Channel.RENDEZVOUS).flowOn(Dispatchers.IO)
 }
+
+private fun NativeEvent.translated(): Event =
+    when (this) {
+        is NativeEvent.Text -> Event.Text(text)
+        is NativeEvent.ToolCall -> Event.ToolCall(call)
+    }
 
 /** Collects the whole answer and returns it. */
 public suspend fun Flow<Event>.response(): Response = (last() as Event.Done).response

@@ -12,6 +12,12 @@ public sealed interface Event {
         val text: String,
     ) : Event
 
+    /** A tool that the model calls. The app runs it, and goes on with its result: `streamResponse(listOf(Message.tool(result, call)))`. */
+    public data class ToolCall(
+        /** The call: the tool's name, and its arguments as JSON. */
+        val call: dev.fulcrum.ToolCall,
+    ) : Event
+
     /** The answer is complete, and part of the history. */
     public data class Done(
         /** The answer, with its text and its figures. */

@@ -11,3 +11,9 @@ public fun Message.Companion.assistant(content: String): Message = Message(Role.
 
 /** What a tool gave back. */
 public fun Message.Companion.tool(content: String): Message = Message(Role.TOOL, content)
+
+/** What the tool gave back that [call] called. */
+public fun Message.Companion.tool(
+    content: String,
+    call: ToolCall,
+): Message = Message(Role.TOOL, content, toolCallId = call.id, name = call.name)

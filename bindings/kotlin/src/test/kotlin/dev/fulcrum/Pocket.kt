@@ -11,6 +11,9 @@ internal object Pocket {
 
     val draftPath: String = path.replace(".gguf", "-draft.gguf")
 
+    /** A model that calls a tool, whatever it is asked, and answers with its result. */
+    val callerPath: String = path.replace("pocket.gguf", "caller.gguf")
+
     val tokenizerPath: String = path.replace(".gguf", "-tokenizer.json")
 
     /** On one thread: two wait for each other at spinning barriers, which takes long on a machine that has other things to do. */
