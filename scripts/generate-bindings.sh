@@ -37,8 +37,8 @@ sed -i.orig -E \
   "$out/kotlin/dev/fulcrum/fulcrum.kt"
 sed -i.orig -E \
   -e 's/^open (class|func) /\1 /' \
-  -e 's/^public (protocol |struct FfiConverter|func (FfiConverter|uniffi|setLogSink|nativeForecast))/\1/' \
-  -e '/^public *$/{N;s/^public *(\n *enum Native(Error|Event))/\1/;}' \
+  -e 's/^public (protocol |enum NativeEvent|struct FfiConverter|func (FfiConverter|uniffi|setLogSink|nativeForecast))/\1/' \
+  -e '/^public *$/{N;s/^public *(\n *enum NativeError)/\1/;}' \
   "$out/swift/Fulcrum.swift"
 
 # place FILE DESTINATION: puts a generated file into the tree, or compares it with what is there. Line ends are trimmed: the

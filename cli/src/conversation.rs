@@ -2,7 +2,7 @@
 //!
 //! Deliberately not known here: where lines come from. The terminal and the pipe are in `chat`.
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::interrupt::Interrupt;
 use crate::output::{self, human_bytes};
 use fulcrum::metrics::GenerationMetrics;
@@ -171,6 +171,7 @@ fn figures(metrics: &GenerationMetrics) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::failure::Failure;
     use fulcrum::chat::ChatTemplate;
     use fulcrum::executor::scripted::{ByteVocabulary, Rule, Script};
     use fulcrum::session::{ModelParts, SessionOptions};

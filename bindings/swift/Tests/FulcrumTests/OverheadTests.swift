@@ -39,6 +39,7 @@ final class OverheadTests: XCTestCase {
         for try await event in session.complete(prompt, options: options) {
             switch event {
             case .text: first = first ?? clock.now
+            case .toolCall: XCTFail("there are no tools to call")
             case .done(let response):
                 let elapsed = (try XCTUnwrap(first)).duration(to: clock.now).components
                 let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) / 1e18

@@ -1813,9 +1813,9 @@ protocol NativeStreamProtocol: AnyObject, Sendable {
     func cancel()
 
     /**
-     * Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
+     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
      */
-    func next() throws  -> String?
+    func next() throws  -> NativeEvent?
 
     /**
      * The answer, once `next` has returned none.
@@ -1891,10 +1891,10 @@ func cancel()  {try! rustCall() {
 }
 
     /**
-     * Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
+     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
      */
-func next()throws  -> String?  {
-    return try  FfiConverterOptionString.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func next()throws  -> NativeEvent?  {
+    return try  FfiConverterOptionTypeNativeEvent.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
     uniffi_fulcrum_ffi_fn_method_nativestream_next(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -3043,6 +3043,10 @@ public struct ModelInfo: Equatable, Hashable {
      * Whether its chat template tells the model of tools.
      */
     public var readsTools: Bool
+    /**
+     * Whether calls of tools are found in its answers; else they are text.
+     */
+    public var readsToolCalls: Bool
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -3085,7 +3089,10 @@ public struct ModelInfo: Equatable, Hashable {
          */residency: ResidencyInfo?,
         /**
          * Whether its chat template tells the model of tools.
-         */readsTools: Bool) {
+         */readsTools: Bool,
+        /**
+         * Whether calls of tools are found in its answers; else they are text.
+         */readsToolCalls: Bool) {
         self.name = name
         self.architecture = architecture
         self.quantization = quantization
@@ -3099,6 +3106,7 @@ public struct ModelInfo: Equatable, Hashable {
         self.executorReason = executorReason
         self.residency = residency
         self.readsTools = readsTools
+        self.readsToolCalls = readsToolCalls
     }
 
 
@@ -3129,7 +3137,8 @@ struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
                 executor: FfiConverterString.read(from: &buf),
                 executorReason: FfiConverterString.read(from: &buf),
                 residency: FfiConverterOptionTypeResidencyInfo.read(from: &buf),
-                readsTools: FfiConverterBool.read(from: &buf)
+                readsTools: FfiConverterBool.read(from: &buf),
+                readsToolCalls: FfiConverterBool.read(from: &buf)
         )
     }
 
@@ -3147,6 +3156,7 @@ struct FfiConverterTypeModelInfo: FfiConverterRustBuffer {
         FfiConverterString.write(value.executorReason, into: &buf)
         FfiConverterOptionTypeResidencyInfo.write(value.residency, into: &buf)
         FfiConverterBool.write(value.readsTools, into: &buf)
+        FfiConverterBool.write(value.readsToolCalls, into: &buf)
     }
 }
 
@@ -3650,9 +3660,13 @@ func FfiConverterTypeResidencyInfo_lower(_ value: ResidencyInfo) -> RustBuffer {
  */
 public struct Response: Equatable, Hashable {
     /**
-     * The text: the pieces of the stream, joined.
+     * The text: the pieces of the stream, joined. Calls of tools are no part of it.
      */
     public var text: String
+    /**
+     * The tools that the model calls, in order. The app runs them and answers with their results.
+     */
+    public var toolCalls: [ToolCall]
     /**
      * The tokens generated, without the one that ended the turn; those of a stop string are among them.
      */
@@ -3682,8 +3696,11 @@ public struct Response: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * The text: the pieces of the stream, joined.
+         * The text: the pieces of the stream, joined. Calls of tools are no part of it.
          */text: String,
+        /**
+         * The tools that the model calls, in order. The app runs them and answers with their results.
+         */toolCalls: [ToolCall],
         /**
          * The tokens generated, without the one that ended the turn; those of a stop string are among them.
          */tokens: [Int32],
@@ -3703,6 +3720,7 @@ public struct Response: Equatable, Hashable {
          * Messages at the beginning of the history that were left out of the prompt.
          */droppedMessages: Int32) {
         self.text = text
+        self.toolCalls = toolCalls
         self.tokens = tokens
         self.finishReason = finishReason
         self.metrics = metrics
@@ -3728,6 +3746,7 @@ struct FfiConverterTypeResponse: FfiConverterRustBuffer {
         return
             try Response(
                 text: FfiConverterString.read(from: &buf),
+                toolCalls: FfiConverterSequenceTypeToolCall.read(from: &buf),
                 tokens: FfiConverterSequenceInt32.read(from: &buf),
                 finishReason: FfiConverterTypeFinishReason.read(from: &buf),
                 metrics: FfiConverterTypeGenerationMetrics.read(from: &buf),
@@ -3739,6 +3758,7 @@ struct FfiConverterTypeResponse: FfiConverterRustBuffer {
 
     public static func write(_ value: Response, into buf: inout [UInt8]) {
         FfiConverterString.write(value.text, into: &buf)
+        FfiConverterSequenceTypeToolCall.write(value.toolCalls, into: &buf)
         FfiConverterSequenceInt32.write(value.tokens, into: &buf)
         FfiConverterTypeFinishReason.write(value.finishReason, into: &buf)
         FfiConverterTypeGenerationMetrics.write(value.metrics, into: &buf)
@@ -4391,7 +4411,7 @@ public struct ToolCall: Equatable, Hashable {
      */
     public var arguments: String
     /**
-     * The call's number, where the model gives one.
+     * What tells it from other calls. Calls in an answer have one.
      */
     public var id: String?
 
@@ -4405,7 +4425,7 @@ public struct ToolCall: Equatable, Hashable {
          * The arguments: the text of a JSON object.
          */arguments: String,
         /**
-         * The call's number, where the model gives one.
+         * What tells it from other calls. Calls in an answer have one.
          */id: String? = nil) {
         self.name = name
         self.arguments = arguments
@@ -5539,6 +5559,93 @@ func FfiConverterTypeNativeError_lower(_ value: NativeError) -> RustBuffer {
 
 
 /**
+ * A part of an answer.
+ */
+
+enum NativeEvent: Equatable, Hashable {
+
+    /**
+     * Text to show.
+     */
+    case text(
+        /**
+         * The text, never empty.
+         */text: String
+    )
+    /**
+     * A tool that the model calls.
+     */
+    case toolCall(
+        /**
+         * The call.
+         */call: ToolCall
+    )
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension NativeEvent: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+struct FfiConverterTypeNativeEvent: FfiConverterRustBuffer {
+    typealias SwiftType = NativeEvent
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> NativeEvent {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+
+        case 1: return .text(text: try FfiConverterString.read(from: &buf)
+        )
+
+        case 2: return .toolCall(call: try FfiConverterTypeToolCall.read(from: &buf)
+        )
+
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: NativeEvent, into buf: inout [UInt8]) {
+        switch value {
+
+
+        case let .text(text):
+            writeInt(&buf, Int32(1))
+            FfiConverterString.write(text, into: &buf)
+
+
+        case let .toolCall(call):
+            writeInt(&buf, Int32(2))
+            FfiConverterTypeToolCall.write(call, into: &buf)
+
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+func FfiConverterTypeNativeEvent_lift(_ buf: RustBuffer) throws -> NativeEvent {
+    return try FfiConverterTypeNativeEvent.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+func FfiConverterTypeNativeEvent_lower(_ value: NativeEvent) -> RustBuffer {
+    return FfiConverterTypeNativeEvent.lower(value)
+}
+
+
+
+/**
  * Who speaks.
  */
 
@@ -6196,6 +6303,30 @@ fileprivate struct FfiConverterOptionTypeMemoryBudget: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeNativeEvent: FfiConverterRustBuffer {
+    typealias SwiftType = NativeEvent?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeNativeEvent.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeNativeEvent.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypeThreadPriority: FfiConverterRustBuffer {
     typealias SwiftType = ThreadPriority?
 
@@ -6626,7 +6757,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_method_nativestream_cancel() != 22065) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativestream_next() != 51016) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativestream_next() != 9710) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_method_nativestream_response() != 42033) {

@@ -1107,7 +1107,7 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_cancel() and 0xFFFF) != 22065) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_next() and 0xFFFF) != 51016) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_next() and 0xFFFF) != 9710) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_response() and 0xFFFF) != 42033) {
@@ -3501,9 +3501,9 @@ internal interface NativeStreamInterface {
     fun `cancel`()
 
     /**
-     * Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
+     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
      */
-    fun `next`(): kotlin.String?
+    fun `next`(): NativeEvent?
 
     /**
      * The answer, once `next` has returned none.
@@ -3634,10 +3634,10 @@ internal open class NativeStream: Disposable, AutoCloseable, NativeStreamInterfa
 
 
     /**
-     * Waits for the next piece of text; none after the last. Blocks: call it on a thread that may wait.
+     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
      */
-    @Throws(NativeException::class)override fun `next`(): kotlin.String? {
-            return FfiConverterOptionalString.lift(
+    @Throws(NativeException::class)override fun `next`(): NativeEvent? {
+            return FfiConverterOptionalTypeNativeEvent.lift(
     callWithHandle {
     uniffiRustCallWithError(NativeException) { _status ->
     UniffiLib.uniffi_fulcrum_ffi_fn_method_nativestream_next(
@@ -4518,6 +4518,11 @@ data class ModelInfo (
      * Whether its chat template tells the model of tools.
      */
     val `readsTools`: kotlin.Boolean
+    ,
+    /**
+     * Whether calls of tools are found in its answers; else they are text.
+     */
+    val `readsToolCalls`: kotlin.Boolean
 
 ){
 
@@ -4547,6 +4552,7 @@ internal object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
             FfiConverterString.read(buf),
             FfiConverterOptionalTypeResidencyInfo.read(buf),
             FfiConverterBoolean.read(buf),
+            FfiConverterBoolean.read(buf),
         )
     }
 
@@ -4563,7 +4569,8 @@ internal object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
             FfiConverterString.allocationSize(value.`executor`) +
             FfiConverterString.allocationSize(value.`executorReason`) +
             FfiConverterOptionalTypeResidencyInfo.allocationSize(value.`residency`) +
-            FfiConverterBoolean.allocationSize(value.`readsTools`)
+            FfiConverterBoolean.allocationSize(value.`readsTools`) +
+            FfiConverterBoolean.allocationSize(value.`readsToolCalls`)
     )
 
     override fun write(value: ModelInfo, buf: ByteBuffer) {
@@ -4580,6 +4587,7 @@ internal object FfiConverterTypeModelInfo: FfiConverterRustBuffer<ModelInfo> {
             FfiConverterString.write(value.`executorReason`, buf)
             FfiConverterOptionalTypeResidencyInfo.write(value.`residency`, buf)
             FfiConverterBoolean.write(value.`readsTools`, buf)
+            FfiConverterBoolean.write(value.`readsToolCalls`, buf)
     }
 }
 
@@ -4945,9 +4953,14 @@ internal object FfiConverterTypeResidencyInfo: FfiConverterRustBuffer<ResidencyI
  */
 data class Response (
     /**
-     * The text: the pieces of the stream, joined.
+     * The text: the pieces of the stream, joined. Calls of tools are no part of it.
      */
     val `text`: kotlin.String
+    ,
+    /**
+     * The tools that the model calls, in order. The app runs them and answers with their results.
+     */
+    val `toolCalls`: List<ToolCall>
     ,
     /**
      * The tokens generated, without the one that ended the turn; those of a stop string are among them.
@@ -4995,6 +5008,7 @@ internal object FfiConverterTypeResponse: FfiConverterRustBuffer<Response> {
     override fun read(buf: ByteBuffer): Response {
         return Response(
             FfiConverterString.read(buf),
+            FfiConverterSequenceTypeToolCall.read(buf),
             FfiConverterSequenceInt.read(buf),
             FfiConverterTypeFinishReason.read(buf),
             FfiConverterTypeGenerationMetrics.read(buf),
@@ -5006,6 +5020,7 @@ internal object FfiConverterTypeResponse: FfiConverterRustBuffer<Response> {
 
     override fun allocationSize(value: Response) = (
             FfiConverterString.allocationSize(value.`text`) +
+            FfiConverterSequenceTypeToolCall.allocationSize(value.`toolCalls`) +
             FfiConverterSequenceInt.allocationSize(value.`tokens`) +
             FfiConverterTypeFinishReason.allocationSize(value.`finishReason`) +
             FfiConverterTypeGenerationMetrics.allocationSize(value.`metrics`) +
@@ -5016,6 +5031,7 @@ internal object FfiConverterTypeResponse: FfiConverterRustBuffer<Response> {
 
     override fun write(value: Response, buf: ByteBuffer) {
             FfiConverterString.write(value.`text`, buf)
+            FfiConverterSequenceTypeToolCall.write(value.`toolCalls`, buf)
             FfiConverterSequenceInt.write(value.`tokens`, buf)
             FfiConverterTypeFinishReason.write(value.`finishReason`, buf)
             FfiConverterTypeGenerationMetrics.write(value.`metrics`, buf)
@@ -5484,7 +5500,7 @@ data class ToolCall (
     val `arguments`: kotlin.String
     ,
     /**
-     * The call's number, where the model gives one.
+     * What tells it from other calls. Calls in an answer have one.
      */
     val `id`: kotlin.String? = null
 
@@ -6600,6 +6616,104 @@ internal object FfiConverterTypeNativeError : FfiConverterRustBuffer<NativeExcep
 
 
 /**
+ * A part of an answer.
+ */
+internal sealed class NativeEvent {
+
+    /**
+     * Text to show.
+     */
+    data class Text(
+        /**
+         * The text, never empty.
+         */
+        val `text`: kotlin.String) : NativeEvent()
+
+    {
+
+
+        /** For extensions. */ companion object
+    }
+
+    /**
+     * A tool that the model calls.
+     */
+    data class ToolCall(
+        /**
+         * The call.
+         */
+        val `call`: dev.fulcrum.ToolCall) : NativeEvent()
+
+    {
+
+
+        /** For extensions. */ companion object
+    }
+
+
+
+
+
+
+
+
+    /** For extensions. */ companion object
+}
+
+/**
+ * @suppress
+ */
+internal object FfiConverterTypeNativeEvent : FfiConverterRustBuffer<NativeEvent>{
+    override fun read(buf: ByteBuffer): NativeEvent {
+        return when(buf.getInt()) {
+            1 -> NativeEvent.Text(
+                FfiConverterString.read(buf),
+                )
+            2 -> NativeEvent.ToolCall(
+                FfiConverterTypeToolCall.read(buf),
+                )
+            else -> throw RuntimeException("invalid enum value, something is very wrong!!")
+        }
+    }
+
+    override fun allocationSize(value: NativeEvent): ULong = when(value) {
+        is NativeEvent.Text -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterString.allocationSize(value.`text`)
+            )
+        }
+        is NativeEvent.ToolCall -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterTypeToolCall.allocationSize(value.`call`)
+            )
+        }
+    }
+
+    override fun write(value: NativeEvent, buf: ByteBuffer) {
+        when(value) {
+            is NativeEvent.Text -> {
+                buf.putInt(1)
+                FfiConverterString.write(value.`text`, buf)
+                Unit
+            }
+            is NativeEvent.ToolCall -> {
+                buf.putInt(2)
+                FfiConverterTypeToolCall.write(value.`call`, buf)
+                Unit
+            }
+        }.let { /* this makes the `when` an expression, which ensures it is exhaustive */ }
+    }
+}
+
+
+
+
+
+/**
  * Who speaks.
  */
 
@@ -7311,6 +7425,38 @@ internal object FfiConverterOptionalTypeMemoryBudget: FfiConverterRustBuffer<Mem
         } else {
             buf.put(1)
             FfiConverterTypeMemoryBudget.write(value, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
+internal object FfiConverterOptionalTypeNativeEvent: FfiConverterRustBuffer<NativeEvent?> {
+    override fun read(buf: ByteBuffer): NativeEvent? {
+        if (buf.get().toInt() == 0) {
+            return null
+        }
+        return FfiConverterTypeNativeEvent.read(buf)
+    }
+
+    override fun allocationSize(value: NativeEvent?): ULong {
+        if (value == null) {
+            return 1UL
+        } else {
+            return 1UL + FfiConverterTypeNativeEvent.allocationSize(value)
+        }
+    }
+
+    override fun write(value: NativeEvent?, buf: ByteBuffer) {
+        if (value == null) {
+            buf.put(0)
+        } else {
+            buf.put(1)
+            FfiConverterTypeNativeEvent.write(value, buf)
         }
     }
 }

@@ -50,6 +50,7 @@ class OverheadTest {
         session.complete(prompt, options).collect { event ->
             when (event) {
                 is Event.Text -> if (first == null) first = TimeSource.Monotonic.markNow()
+                is Event.ToolCall -> error("there are no tools to call")
                 is Event.Done -> {
                     val seconds = checkNotNull(first).elapsedNow().toDouble(DurationUnit.SECONDS)
                     rate = (event.metrics.decodeTokens - 1) / seconds

@@ -10,13 +10,22 @@ import org.junit.jupiter.api.Test
 class ToolsTest {
     private val weather = Tool("weather", "Tells the weather", """{"type":"object","properties":{"city":{"type":"string"}}}""")
 
-    private suspend fun <T> caller(use: suspend (Model) -> T): T = Model.load(Pocket.callerPath, ModelOptions(threads = 1)).use { use(it) }
+    private suspend fun <T> caller(use: suspend (Model) -> T): T =
+        Model.load(Pocket.callerPath, ModelOptions(threads = 1)).use {
+            use(it)
+        }
 
     /** The events, texts side by side joined. */
     private fun joined(events: List<Event>): List<Event> =
         events.fold(emptyList()) { before, event ->
             val last = before.lastOrNull()
-            if (event is Event.Text && last is Event.Text) before.dropLast(1) + Event.Text(last.text + event.text) else before + event
+            if (event is Event.Text &&
+                last is Event.Text
+            ) {
+                before.dropLast(1) + Event.Text(last.text + event.text)
+            } else {
+                before + event
+            }
         }
 
     @Test
@@ -52,7 +61,10 @@ class ToolsTest {
                 val events = model.session { session -> joined(session.streamResponse("Is it warm?").toList()) }
                 val text = """Let me look.{"name": "weather", "arguments": {"city": "Zürich"}}"""
                 assertEquals(listOf(Event.Text(text)), events.dropLast(1))
-                val alone = model.session(SessionOptions(tools = listOf(weather))) { it.streamResponse("Is it warm?").text().toList() }
+                val alone =
+                    model.session(
+                        SessionOptions(tools = listOf(weather)),
+                    ) { it.streamResponse("Is it warm?").text().toList() }
                 assertEquals("Let me look.", alone.joinToString(""))
             }
         }
