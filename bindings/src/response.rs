@@ -24,7 +24,8 @@ pub enum FinishReason {
 pub struct Response {
     /// The text: the pieces of the stream, joined. Calls of tools are no part of it.
     pub text: String,
-    /// The tools that the model calls, in order. The app runs them and answers with their results.
+    /// The tools that the model calls, in order. The app runs them and answers with their results, all at once and before anything else
+    /// is asked: some templates refuse a conversation with a call that has no result.
     pub tool_calls: Vec<ToolCall>,
     /// The tokens generated, without the one that ended the turn; those of a stop string are among them.
     pub tokens: Vec<i32>,

@@ -34,7 +34,7 @@ pub(crate) enum Next {
 const HELP: &str = "\
 /reset    forget the conversation
 /metrics  how fast the last answer came, and all of them
-/result   what a tool gave back that the model called: /result TEXT
+/result   what a tool gave back that the model called: /result TEXT; the model is told that a tool was not run if you go on without
 /quit     end the chat (so does Ctrl-D)
 /help     this
 Ctrl-C ends an answer. Anything else is a message to the model.
@@ -53,6 +53,9 @@ impl Conversation {
         let line = line.trim();
         match line {
             "" => {}
+            _ if line.split_whitespace().next() == Some("/result") => {
+                self.take_result(line["/result".len()..].trim_start(), out)?;
+            }
             "/quit" | "/exit" => return Ok(Next::Quit),
             "/help" => output::write(out, HELP)?,
             "/reset" => {
@@ -64,10 +67,12 @@ impl Conversation {
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
                 output::write(out, &format!("there is no command {command}\n{HELP}"))?;
             }
-            message => match message.strip_prefix("/result ") {
-                Some(result) => self.take_result(result.trim_start(), out)?,
-                None => self.answer(vec![Message::user(message)], out)?,
-            },
+            message => {
+                // Some templates refuse a call without a result.
+                let unanswered = self.calls.iter().map(|call| Message::tool_result(call, "the tool was not run"));
+                let user = [Message::user(message)];
+                self.answer(self.results.iter().cloned().chain(unanswered).chain(user).collect(), out)?;
+            }
         }
         Ok(Next::GoOn)
     }
@@ -268,15 +273,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn calls_are_forgotten_with_what_called_them() {
-        for forgets in ["/reset", "never mind"] {
-            let mut chat = caller();
-            said(&mut chat, "go");
-            said(&mut chat, "/result one");
-            said(&mut chat, forgets);
-            let waits = forgets != "/reset";
-            assert_eq!(said(&mut chat, "/result two").starts_with("no tool"), !waits, "{forgets}");
-        }
+    fn calls_without_results_are_answered_for() {
+        let mut chat = caller();
+        said(&mut chat, "go");
+        said(&mut chat, "/result\tone");
+        assert_eq!(said(&mut chat, "never mind"), "2 results\n");
+        let told: Vec<_> = chat.session.history().into_iter().skip(2).map(|message| message.content).collect();
+        assert_eq!(told, ["one", "the tool was not run", "never mind", "2 results"]);
+        assert!(said(&mut chat, "/result").starts_with("no tool"));
+
+        let mut chat = caller();
+        said(&mut chat, "go");
+        assert_eq!(said(&mut chat, "/result"), "and the result of b?\n");
+        said(&mut chat, "/reset");
+        assert!(said(&mut chat, "/result two").starts_with("no tool"));
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub struct ToolCall {
     pub id: Option<String>,
     /// The tool's name.
     pub name: String,
-    /// The arguments, an object; key order is kept.
+    /// The arguments, an object; key order is kept. Whole numbers beyond 64 bits lose digits.
     pub arguments: Value,
 }
 

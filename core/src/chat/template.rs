@@ -96,12 +96,14 @@ impl ChatTemplate {
     }
 
     /// How the model writes calls of tools; `None` if the template does not show it, or shows a way that is not read here: then
-    /// calls come as text. The template runs up to four times for it, once.
+    /// calls come as text. The template runs up to six times for it, once.
     pub fn tool_call_syntax(&self) -> Option<&ToolCallSyntax> {
         let syntax = self.tool_call_syntax.get_or_init(|| {
             let parameters = serde_json::json!({ "type": "object", "properties": {} });
             let tool = Tool { name: "fulcrum_probe_tool".to_owned(), description: String::new(), parameters };
-            let render = |messages: &[Message]| self.render_as_is(messages, std::slice::from_ref(&tool), false);
+            let render = |messages: &[Message], add_generation_prompt| {
+                self.render_as_is(messages, std::slice::from_ref(&tool), add_generation_prompt)
+            };
             self.reads_tools.then(|| ToolCallSyntax::of(render)).flatten()
         });
         syntax.as_ref()

@@ -62,7 +62,8 @@ pub struct Response {
     /// The text: the pieces of the stream, joined. Calls of tools are no part of it.
     pub text: String,
     /// The tools that the model calls, in order: the app runs them and gives their results to
-    /// [`stream_messages`](super::ChatSession::stream_messages).
+    /// [`stream_messages`](super::ChatSession::stream_messages), all at once and before anything else is asked: some templates
+    /// refuse a conversation with a call that has no result.
     pub tool_calls: Vec<ToolCall>,
     /// The tokens generated, without the one that ended the turn; those of a stop string are among them.
     pub tokens: Vec<Token>,

@@ -14,7 +14,7 @@ use super::options::{ContextOverflow, Response};
 use super::prompt::Prompter;
 use super::turn::Turn;
 use crate::cancel::Cancel;
-use crate::chat::{Event, Message, ToolCallReader};
+use crate::chat::{Event, Message};
 use crate::decode::{Generated, Generation, Ledger, Output, ToolCalls};
 use crate::draft::store::SavedDrafts;
 use crate::error::{ErrorKind, Result};
@@ -23,7 +23,6 @@ use crate::sampling::Sampler;
 use crate::speculation::{Drafting, Speculation};
 use crate::stop::StopStrings;
 use crate::token::Token;
-use crate::tokenizer::Encoding;
 
 /// What the worker is asked to do, one after another.
 pub(super) enum Job {
@@ -127,7 +126,7 @@ impl Answerer {
         if turn.flag().is_cancelled() {
             return Err(ErrorKind::Cancelled.into());
         }
-        let Fitted { tokens, dropped } = self.prompt(&request, turn.flag())?;
+        let (Fitted { tokens, dropped }, tools) = self.prompt(&request, turn.flag())?;
         let mut ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => Ledger::new(self.parts.weights.executor(self.parts.context_length)?)?,
@@ -138,7 +137,7 @@ impl Answerer {
         self.speculation.set_drafting(if metrics.drafting { request.drafting } else { Drafting::Off });
         self.speculation.align(&tokens);
         self.speculation.mark();
-        let result = self.decode(turn, request, &mut ledger, &tokens, metrics);
+        let result = self.decode(turn, request, tools, &mut ledger, &tokens, metrics);
         if result.is_err() {
             self.speculation.roll_back();
         }
@@ -149,51 +148,35 @@ impl Answerer {
         Ok((result?, dropped))
     }
 
-    fn prompt(&self, request: &Request, cancel: &Cancel) -> Result<Fitted> {
+    /// The prompt, and how calls of tools are found in its answer.
+    fn prompt(&self, request: &Request, cancel: &Cancel) -> Result<(Fitted, Option<ToolCalls>)> {
         let prompter = Prompter { template: &self.parts.template, vocabulary: &*self.parts.vocabulary };
         match &request.prompt {
-            Prompt::Text(text) => Ok(Fitted { tokens: prompter.trusted(text)?, dropped: 0 }),
+            Prompt::Text(text) => Ok((Fitted { tokens: prompter.trusted(text)?, dropped: 0 }, None)),
             Prompt::Messages(new) => {
                 let conversation = self.shared.conversation();
                 let room = Room { capacity: self.capacity, max_tokens: request.max_tokens };
-                conversation.fit(new, self.overflow, room, |messages| {
+                let fitted = conversation.fit(new, self.overflow, room, |messages| {
                     if cancel.is_cancelled() {
                         return Err(ErrorKind::Cancelled.into());
                     }
                     prompter.conversation(messages, &conversation.tools)
-                })
+                })?;
+                let tools = prompter.tool_calls(&conversation, new, &fitted.tokens)?;
+                Ok((fitted, tools))
             }
         }
-    }
-
-    /// How calls are found in the answer; `None` where the model was told of no tools, or writes calls in a way that is not read.
-    fn tool_calls(&self, prompt: &Prompt) -> Result<Option<ToolCalls>> {
-        let conversation = self.shared.conversation();
-        if conversation.tools.is_empty() || matches!(prompt, Prompt::Text(_)) {
-            return Ok(None);
-        }
-        let Some(syntax) = self.parts.template.tool_call_syntax() else { return Ok(None) };
-        let vocabulary = &*self.parts.vocabulary;
-        let mut markers = Vec::new();
-        for name in vocabulary.control_texts() {
-            if syntax.words().any(|word| word.contains(name)) {
-                markers.extend(vocabulary.encode(name, Encoding { add_bos: false, parse_special: true })?);
-            }
-        }
-        let n_calls = conversation.messages.iter().map(|message| message.tool_calls.len()).sum();
-        let names = conversation.tools.into_iter().map(|tool| tool.name).collect();
-        Ok(Some(ToolCalls { reader: ToolCallReader::new(syntax.clone(), names, n_calls), markers }))
     }
 
     fn decode(
         &mut self,
         turn: &Turn,
         request: Request,
+        tools: Option<ToolCalls>,
         ledger: &mut Ledger,
         prompt: &[Token],
         metrics: &mut GenerationMetrics,
     ) -> Result<Generated> {
-        let tools = self.tool_calls(&request.prompt)?;
         let Request { mut sampler, stops, max_tokens, asked, .. } = request;
         let mut sink = |event: Event| turn.push(event);
         let output = Output::new(&*self.parts.vocabulary, stops, max_tokens, &mut sink).with_tools(tools);

@@ -12,6 +12,8 @@ pub(super) enum Unread {
     Other,
     /// More of the text has to come first.
     Undecided,
+    /// An object is open: nothing changes before the next brace that closes.
+    Open,
 }
 
 /// A text with any white space, or none, between its words, because models are not exact there.
@@ -25,6 +27,10 @@ impl Marker {
 
     pub(super) fn words(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether it could stand in any text, so that only its place tells that it is one.
@@ -59,13 +65,15 @@ pub(super) fn word(text: &str) -> Scanned<'_, &str> {
 /// A JSON object.
 pub(super) fn object(text: &str) -> Scanned<'_, Map<String, Value>> {
     let text = text.trim_start();
-    if !text.is_empty() && !text.starts_with('{') {
-        return Err(Unread::Other);
+    match text.chars().next() {
+        None => return Err(Unread::Undecided),
+        Some('{') => {}
+        Some(_) => return Err(Unread::Other),
     }
     let mut objects = Deserializer::from_str(text).into_iter();
     match objects.next() {
         Some(Ok(object)) => Ok((object, &text[objects.byte_offset()..])),
         Some(Err(error)) if !error.is_eof() => Err(Unread::Other),
-        Some(Err(_)) | None => Err(Unread::Undecided),
+        Some(Err(_)) | None => Err(Unread::Open),
     }
 }

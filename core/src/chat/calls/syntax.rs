@@ -46,11 +46,12 @@ fn probe(which: usize) -> ToolCall {
 }
 
 impl ToolCallSyntax {
-    /// The syntax of the template that `render` runs; `None` if there is none that can be read here.
-    pub(crate) fn of(render: impl Fn(&[Message]) -> Result<String>) -> Option<Self> {
+    /// The syntax of the template that `render` runs, if asked to with the opening of an answer at the end; `None` if there is none that
+    /// can be read here.
+    pub(crate) fn of(render: impl Fn(&[Message], bool) -> Result<String>) -> Option<Self> {
         let answer = |content: &str, n_calls: usize| {
             let tool_calls = (0..n_calls).map(probe).collect();
-            render(&[Message::user("?"), Message { tool_calls, ..Message::assistant(content) }]).ok()
+            render(&[Message::user("?"), Message { tool_calls, ..Message::assistant(content) }], false).ok()
         };
         let (plain, one) = (answer(TEXT, 0)?, answer("", 1)?);
         let written = Written::find(&one, 0)?;
@@ -64,6 +65,9 @@ impl ToolCallSyntax {
             Some(open) => open,
             None => one[..written.start].strip_prefix(before.trim_end())?.to_owned(),
         };
+        if opens_a_turn(&open, &render) {
+            return None;
+        }
         let tail = &one[written.end..];
         let close = &tail[..tail.len() - common_end(tail, behind)];
         let between = answer("", 2).and_then(|two| {
@@ -77,7 +81,7 @@ impl ToolCallSyntax {
 
     /// Whether `text` is `call` and nothing else.
     fn reads(&self, text: &str, call: ToolCall) -> bool {
-        let mut reader = ToolCallReader::new(self.clone(), vec![call.name.clone()], 0);
+        let mut reader = ToolCallReader::new(self.clone(), vec![call.name.clone()]);
         let mut events = reader.push(text);
         events.extend(reader.finish());
         // A name in front of the arguments may have no id in the text.
@@ -108,7 +112,7 @@ impl ToolCallSyntax {
                 let (id, rest) = match id.as_ref().map_or(Err(Unread::Other), |marker| marker.scan(rest)) {
                     Ok(((), rest)) => word(rest).map(|(id, rest)| (Some(id.to_owned()), rest))?,
                     Err(Unread::Other) => (None, rest),
-                    Err(Unread::Undecided) => return Err(Unread::Undecided),
+                    Err(undecided) => return Err(undecided),
                 };
                 let ((), rest) = arguments.scan(rest)?;
                 let (object, rest) = object(rest)?;
@@ -128,10 +132,20 @@ fn call_of(object: &Map<String, Value>, name: &str, arguments: &str, id: Option<
     Some(ToolCall { id, name, arguments: Value::Object(arguments) })
 }
 
+/// Whether `open` holds what a template opens an answer with: it writes calls as turns of their own, of which the model writes the rest
+/// only, and where that begins nobody says.
+fn opens_a_turn(open: &str, render: impl Fn(&[Message], bool) -> Result<String>) -> bool {
+    let question = [Message::user("?")];
+    let (Ok(closed), Ok(opened)) = (render(&question, false), render(&question, true)) else { return false };
+    let opening = opened.strip_prefix(&closed).and_then(|opening| opening.split_whitespace().next());
+    opening.is_some_and(|word| open.contains(word))
+}
+
 /// An object, or one that is written within a string.
 fn arguments_of(value: &Value) -> Option<Map<String, Value>> {
     match value {
         Value::Null => Some(Map::new()),
+        Value::String(text) if text.trim().is_empty() => Some(Map::new()),
         Value::Object(arguments) => Some(arguments.clone()),
         Value::String(text) => serde_json::from_str(text).ok(),
         _ => None,
