@@ -1,12 +1,12 @@
 //! What the policy of drafting would bring at the prices of a large model: decided by a small pair, timed by a simulated clock.
 //!
-//! usage: `drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…] [--noise SHARE]`
+//! usage: `drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…] [--noise SHARE] [--states SHARE]`
 //!
 //! The models decide what is drafted and accepted; what a pass costs is read from curves that were measured with the same models
 //! scaled to 1B and 62M parameters. So the figures are the same on every machine and in every run, which no benchmark is: the
 //! place to try a change of the policy. For how fast it really is, `fulcrum bench --workload`. Real machines are disturbed: `--noise 0.2` lets
 //! each pass, of the draft model too, take up to a fifth longer and one in twenty twice as long, drawn by position, so the same for
-//! every mode.
+//! every mode; `--states 0.5` lets the host change between two states, in one of which everything takes half as long again.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use std::sync::Arc;
@@ -86,22 +86,42 @@ impl Clock {
         self.0.fetch_add((ms * 1e6) as u64, Ordering::Relaxed);
     }
 
+    fn ms(&self) -> f64 {
+        self.0.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
     /// Looking takes 2 µs, which stands for the drafters' own time.
     fn look(&self) -> f64 {
         self.0.fetch_add(2_000, Ordering::Relaxed) as f64 / 1e6
     }
 }
 
-/// The largest share by which a pass takes longer than it should.
-#[derive(Clone, Copy)]
-struct Noise(f64);
+/// How a machine is disturbed.
+#[derive(Clone, Copy, Default)]
+struct Noise {
+    /// The largest share by which a pass takes longer than it should.
+    share: f64,
+    /// The share by which everything takes longer in one of the host's two states.
+    state: f64,
+    /// The answer, which begins in a state of its own.
+    answer: u64,
+}
+
+/// Ms that a host stays in a state at least.
+const STATE_MS: f64 = 500.0;
+
+/// A number of 24 bits that says nothing about `seed`.
+fn mixed(seed: u64) -> u64 {
+    (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40
+}
 
 impl Noise {
     /// How much longer a pass takes, the same whenever it is run again; one in twenty is disturbed badly.
-    fn factor(self, seed: usize) -> f64 {
-        let mixed = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-        let share = mixed as f64 / f64::from(1u32 << 24);
-        if self.0 > 0.0 && share > 0.95 { 2.0 } else { 1.0 + self.0 * share }
+    fn factor(self, seed: usize, clock: &Clock) -> f64 {
+        let share = mixed(seed as u64) as f64 / f64::from(1u32 << 24);
+        let pass = if self.share > 0.0 && share > 0.95 { 2.0 } else { 1.0 + self.share * share };
+        let state = mixed(1_000 * self.answer + (clock.ms() / STATE_MS) as u64) & 1;
+        pass * (1.0 + self.state * state as f64)
     }
 }
 
@@ -122,7 +142,7 @@ impl Executor for Timed {
     }
     fn begin(&mut self, rows: &[Row]) -> Result<()> {
         let seed = 500_000 + self.inner.len() * 1_000 + rows.len();
-        self.clock.advance(at(self.curve, rows.len()) * self.noise.factor(seed));
+        self.clock.advance(at(self.curve, rows.len()) * self.noise.factor(seed, &self.clock));
         self.inner.begin(rows)
     }
     fn run(&mut self, boundary: usize, cancel: &Cancel) -> Result<()> {
@@ -212,6 +232,7 @@ impl Replay {
         experience: &mut Experience,
     ) -> Result<(Outcome, Vec<Token>)> {
         self.target.executor.truncate(prompt.len())?;
+        self.noise.answer += 1;
         let clock = Clock::default();
         let mut spec = Speculation::new(mode, Limits::default(), self.target.n_vocab, experience.clone());
         let vocabulary = self.model.vocabulary();
@@ -270,7 +291,7 @@ impl Replay {
         let said: Vec<(u32, TopK)> = said.into_iter().filter(|(row, _)| heard(*row)).collect();
         let verify_ms = at(self.prices.target, rows)
             * (1.0 + cached as f64 / LENGTHENS)
-            * self.noise.factor(n_prompt + 1_000 * cached);
+            * self.noise.factor(n_prompt + 1_000 * cached, clock);
         let pass = PassCost {
             rows,
             leaves: plan.flat.n_leaves(),
@@ -311,7 +332,8 @@ fn mean(ratios: impl Iterator<Item = f64>) -> f64 {
 fn run(words: &[String]) -> Result<()> {
     let option = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
     let number = |name, default| option(name).and_then(|n| n.parse().ok()).unwrap_or(default);
-    let noise = option("--noise").and_then(|share| share.parse().ok()).unwrap_or(0.0);
+    let share = |name| option(name).and_then(|share| share.parse().ok()).unwrap_or(0.0);
+    let noise = Noise { share: share("--noise"), state: share("--states"), answer: 0 };
     let name = option("--prices").map_or("q8_0", String::as_str);
     let prices = PRICES.into_iter().find(|prices| prices.name == name).unwrap_or(PRICES[0]);
     let draft_model = Some(words[1].clone().into());
@@ -319,7 +341,7 @@ fn run(words: &[String]) -> Result<()> {
     let executor = model.weights().executor(2048)?;
     let n_vocab = executor.shape().n_vocab;
     let target = Target { executor, n_vocab, logits: Vec::new() };
-    let mut replay = Replay { target, model, prices, max_tokens: number("--tokens", 128), noise: Noise(noise) };
+    let mut replay = Replay { target, model, prices, max_tokens: number("--tokens", 128), noise };
     let modes = option("--modes").map_or("off,auto,context,chain:2,chain:4,chain:8,chain:16", String::as_str);
     let modes = modes.split(',').map(str::parse).collect::<Result<Vec<Drafting>>>()?;
     let mut experience = vec![Experience::default(); modes.len()];
@@ -367,7 +389,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.len() < 3 {
         eprintln!(
-            "usage: drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…] [--noise SHARE]"
+            "usage: drafting_replay TARGET DRAFT FILE... [--limit N] [--tokens N] [--prices q8_0|q4_0|flash] [--modes MODE,…] [--noise SHARE] [--states SHARE]"
         );
         std::process::exit(2);
     }

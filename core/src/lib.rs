@@ -72,6 +72,6 @@ pub use token::Token;
 pub use tokenizer::{DecodeStream, TokenizerJson};
 
 /// The examples of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "ggml"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;

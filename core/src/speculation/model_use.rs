@@ -11,10 +11,13 @@ use super::learning::Company;
 use super::sources::{PRICED_ROWS, add_candidates, batch_ms, draft_table, share_of_priced};
 use super::{Drafting, LOOK_BACK, Speculation};
 
-/// Plain passes of the target that reading a prompt may take the draft model. What it has read makes the passes behind it fewer, at a
-/// falling rate: one is best in the mean of answers of fifteen to ninety tokens (ADR 3). A model by whose record drafts would win nothing
-/// reads only as much as keeps that record.
+/// Plain passes of the target that reading a prompt may take the draft model: the last message, and a quarter of that if it is short. What
+/// it has read makes the passes behind it fewer, at a falling rate, and what stands before the last message is quoted by the other
+/// drafters (ADR 3). A model by whose record drafts would win nothing reads only as much as keeps that record.
 const READING: f64 = 1.0;
+
+/// Tokens at most between the end of the last message and the answer: the template's words.
+const OPENING: usize = 8;
 
 /// Tokens of an answer from which on it may pay to have read the prompt before the model is asked. Where fewer are left growth asks
 /// it, with what is unread in the price.
@@ -71,7 +74,19 @@ impl Speculation {
         let could_win = growth::chain_speedup(&prices, rate, batch_ms(&table, 1)) > 1.0;
         // A chain was ordered, whether it wins or not.
         let is_ordered = self.drafting != Drafting::Auto;
-        if could_win || is_ordered { affordable(&table, prices.plain_ms()) } else { LOOK_BACK }
+        if !could_win && !is_ordered {
+            return LOOK_BACK;
+        }
+        let most = affordable(&table, prices.plain_ms());
+        self.last_message().clamp(most / 4, most).max(LOOK_BACK)
+    }
+
+    /// Tokens from the beginning of the last message to the end of the prompt.
+    fn last_message(&self) -> usize {
+        let behind = self.history.iter().rev();
+        let mut ends = behind.enumerate().filter(|(_, token)| self.ends.contains(token)).map(|(at, _)| at);
+        let last = ends.next().filter(|&at| at > OPENING);
+        last.or_else(|| ends.next()).unwrap_or(self.history.len())
     }
 
     /// Lets the draft model read what it has not read, and judges it by that. Says whether there was anything to judge it by.

@@ -217,23 +217,33 @@ fn a_draft_model_drafts_and_its_errors_come_through() {
 }
 
 #[test]
-fn a_draft_model_reads_what_one_pass_of_the_target_pays_for() {
-    let at_most = |drafting: Drafting, token_ms: f64| {
+fn a_draft_model_reads_the_last_message_as_far_as_one_pass_of_the_target_pays_for_it() {
+    const END: Token = 7;
+    let at_most_of = |drafting: Drafting, token_ms: f64, text: &[Token]| {
         let parrot = Parrot::default();
         let at_most = Arc::clone(&parrot.at_most);
-        let mut spec = speculation(drafting).with_model(Box::new(parrot));
+        let mut spec = speculation(drafting).with_model(Box::new(parrot)).with_ends(vec![END]);
         let plain = PassCost { rows: 1, leaves: 1, verify_ms: 30.0, ..PassCost::default() };
         spec.cost.observe(&plain);
         spec.cost.observe_draft_batch(64, 64.0 * token_ms);
-        read(&mut spec, &[1, 5]);
+        read(&mut spec, text);
         spec.let_model_read(64, &|| 0.0, &Cancel::new()).unwrap();
         at_most.load(Ordering::Relaxed)
     };
+    let at_most = |drafting, token_ms| at_most_of(drafting, token_ms, &[5; 400]);
     assert_eq!(at_most(Drafting::Auto, 0.1), 300, "a pass of 30 ms");
     assert_eq!(at_most(Drafting::Auto, 0.5), 60);
     assert_eq!(at_most(Drafting::Auto, 50.0), LOOK_BACK, "enough to be judged by");
-    assert_eq!(at_most(Drafting::Auto, 0.0), usize::MAX);
+    assert!(at_most(Drafting::Auto, 0.0) > 400);
     assert_eq!(at_most(Drafting::Chain { n: 4 }, 0.5), 60, "the second token waits for a chain's model too");
+
+    // Messages that the template ends, and one behind the end of an answer that it does not.
+    for (last, opening) in [(&[5; 100][..], &[END, 9, 9][..]), (&[5; 103], &[])] {
+        let text = [&[5; 200], &[END][..], last, opening].concat();
+        assert_eq!(at_most_of(Drafting::Auto, 0.1, &text), 103);
+        assert_eq!(at_most_of(Drafting::Auto, 0.5, &text), 60);
+        assert_eq!(at_most_of(Drafting::Auto, 0.05, &text), 150, "of a short one some of what is before");
+    }
 }
 
 #[test]
