@@ -2,7 +2,9 @@
 //!
 //! Every prompt is answered by all modes before the next one comes, in an order that turns from prompt to prompt, each by a new
 //! session: whatever slows the machine for a while slows all modes. Each mode has its own model over the same weights, so that
-//! none profits from what another has learnt. Of several rounds the median counts. Deliberately not known here: files, tables.
+//! none profits from what another has learnt. Of several rounds the median counts: a mode's own figures are those of its round of
+//! median decoding time, and a ratio is the median of the rounds' ratios, because what disturbed the machine in a round disturbed both.
+//! Deliberately not known here: files, tables.
 
 use super::mode::Mode;
 use super::workload::{Prompt, Workload};
@@ -30,6 +32,9 @@ struct Answer {
     tokens: Vec<Token>,
     metrics: GenerationMetrics,
 }
+
+/// One mode's answers, `[prompts][rounds]`.
+type Rounds = Vec<Vec<Answer>>;
 
 /// One mode on one workload. Ratios are geometric means over the prompts, above 1 where this mode is faster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -90,7 +95,7 @@ pub(crate) fn race(
     rules: &Rules,
     mut done: impl FnMut(),
 ) -> Result<Vec<Line>> {
-    let mut answers: Vec<Vec<Vec<Answer>>> = vec![vec![Vec::new(); workload.prompts.len()]; contestants.len()];
+    let mut answers: Vec<Rounds> = vec![vec![Vec::new(); workload.prompts.len()]; contestants.len()];
     for round in 0..rules.rounds {
         for (i, prompt) in workload.prompts.iter().enumerate() {
             for turn in 0..contestants.len() {
@@ -100,16 +105,14 @@ pub(crate) fn race(
             done();
         }
     }
-    let medians: Vec<Vec<Answer>> =
-        answers.into_iter().map(|mode| mode.into_iter().filter_map(median).collect()).collect();
-    let of = |mode| contestants.iter().position(|c| c.mode == mode).map(|i| medians[i].as_slice());
+    let of = |mode| contestants.iter().position(|c| c.mode == mode).map(|i| &answers[i]);
     let (plain, llama) = (of(Mode::PLAIN), of(Mode::LlamaCpp));
-    let line = |(contestant, answers): (&Contestant, &Vec<Answer>)| Line {
+    let line = |(contestant, answers): (&Contestant, &Rounds)| Line {
         workload: workload.name.clone(),
         different: (contestant.mode != Mode::LlamaCpp).then(|| plain.map(|plain| different(answers, plain))).flatten(),
         ..line(contestant.mode, answers, plain, llama)
     };
-    Ok(contestants.iter().zip(&medians).map(line).collect())
+    Ok(contestants.iter().zip(&answers).map(line).collect())
 }
 
 impl Contestant {
@@ -131,41 +134,55 @@ impl Contestant {
 }
 
 /// The answer of median decoding time.
-fn median(mut rounds: Vec<Answer>) -> Option<Answer> {
+fn typical(rounds: &[Answer]) -> Option<&Answer> {
+    let mut rounds: Vec<&Answer> = rounds.iter().collect();
     rounds.sort_by(|a, b| a.metrics.decode_s.total_cmp(&b.metrics.decode_s));
-    let middle = rounds.len().saturating_sub(1) / 2;
-    rounds.into_iter().nth(middle)
+    rounds.get(rounds.len().saturating_sub(1) / 2).copied()
 }
 
-fn different(answers: &[Answer], plain: &[Answer]) -> usize {
-    answers.iter().zip(plain).filter(|(answer, plain)| answer.tokens != plain.tokens).count()
+/// Of an even number of ratios the geometric mean of the two in the middle. None of no values.
+fn median(ratios: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = ratios.collect();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    geometric_mean([sorted[last / 2], sorted[last.div_ceil(2)]].into_iter())
 }
 
-fn line(mode: Mode, answers: &[Answer], plain: Option<&[Answer]>, llama: Option<&[Answer]>) -> Line {
+/// Prompts answered otherwise in any round.
+fn different(answers: &Rounds, plain: &Rounds) -> usize {
+    let differ = |(mine, theirs): &(&Answer, &Answer)| mine.tokens != theirs.tokens;
+    answers.iter().zip(plain).filter(|(mine, theirs)| mine.iter().zip(theirs.iter()).any(|pair| differ(&pair))).count()
+}
+
+/// Geometric mean over the prompts of the median over the rounds of `speed` over the `speed` of `to`.
+fn ratio(rounds: &Rounds, to: &Rounds, speed: impl Fn(&GenerationMetrics) -> Option<f64>) -> Option<f64> {
+    let one = |(mine, theirs): (&Answer, &Answer)| Some(speed(&mine.metrics)? / speed(&theirs.metrics)?);
+    geometric_mean(rounds.iter().zip(to).filter_map(|(mine, theirs)| median(mine.iter().zip(theirs).filter_map(one))))
+}
+
+fn line(mode: Mode, rounds: &Rounds, plain: Option<&Rounds>, llama: Option<&Rounds>) -> Line {
+    let answers: Vec<&Answer> = rounds.iter().filter_map(|rounds| typical(rounds)).collect();
     let sum = |figure: fn(&GenerationMetrics) -> f64| answers.iter().map(|a| figure(&a.metrics)).sum::<f64>();
     let count = |figure: fn(&GenerationMetrics) -> u64| answers.iter().map(|a| figure(&a.metrics)).sum::<u64>();
     let seconds = sum(|m| m.decode_s);
     let chosen = sum(|m| m.accepted_length * m.target_passes as f64);
+    let read = |m: &GenerationMetrics| m.prompt_tokens - m.reused_tokens;
     let per_second = |m: &GenerationMetrics| (m.target_passes > 0).then_some(m.decode_tokens_per_s);
-    let read_per_second = |m: &GenerationMetrics| Some((m.prompt_tokens - m.reused_tokens) as f64 / m.prefill_s);
+    let read_per_second = |m: &GenerationMetrics| Some(read(m) as f64 / m.prefill_s);
     let earlier = |m: &GenerationMetrics| Some(1.0 / m.ttft_s);
     let sooner = |m: &GenerationMetrics| Some(1.0 / (m.prefill_s + m.decode_s));
-    let ratio = |speed: &dyn Fn(&GenerationMetrics) -> Option<f64>, to: Option<&[Answer]>| {
-        let pairs = answers.iter().zip(to?);
-        geometric_mean(pairs.filter_map(|(mine, theirs)| Some(speed(&mine.metrics)? / speed(&theirs.metrics)?)))
-    };
     Line {
         workload: String::new(),
         name: mode.to_string(),
-        prefill_tokens: count(|m| m.prompt_tokens - m.reused_tokens),
+        prefill_tokens: count(read),
         decode_tokens: count(|m| m.decode_tokens),
-        prefill_tokens_per_s: sum(|m| (m.prompt_tokens - m.reused_tokens) as f64) / sum(|m| m.prefill_s),
+        prefill_tokens_per_s: count(read) as f64 / sum(|m| m.prefill_s),
         decode_tokens_per_s: chosen / seconds,
-        ratio: ratio(&per_second, plain),
-        ratio_llama: ratio(&per_second, llama),
-        prefill_ratio: ratio(&read_per_second, plain),
-        ttft_ratio: ratio(&earlier, plain),
-        total_ratio: ratio(&sooner, plain),
+        ratio: plain.and_then(|plain| ratio(rounds, plain, per_second)),
+        ratio_llama: llama.and_then(|llama| ratio(rounds, llama, per_second)),
+        prefill_ratio: plain.and_then(|plain| ratio(rounds, plain, read_per_second)),
+        ttft_ratio: plain.and_then(|plain| ratio(rounds, plain, earlier)),
+        total_ratio: plain.and_then(|plain| ratio(rounds, plain, sooner)),
         accepted_length: chosen / count(|m| m.target_passes) as f64,
         drafted: count(|m| m.drafted),
         accepted: count(|m| m.accepted),
@@ -183,12 +200,12 @@ fn line(mode: Mode, answers: &[Answer], plain: Option<&[Answer]>, llama: Option<
         sample_share: sum(|m| m.sample_s) / seconds,
         predicted_over_measured: sum(|m| m.predicted_s) / sum(|m| m.decode_s - m.draft_s),
         different: None,
-        flash: flash(answers),
+        flash: flash(&answers),
         peak_rss_bytes: answers.iter().filter_map(|a| a.metrics.peak_rss_bytes).max(),
     }
 }
 
-fn flash(answers: &[Answer]) -> Option<FlashLine> {
+fn flash(answers: &[&Answer]) -> Option<FlashLine> {
     let sum = |figure: fn(&GenerationMetrics) -> f64| answers.iter().map(|a| figure(&a.metrics)).sum::<f64>();
     let (gb, busy) = (sum(|m| m.decode_flash.bytes as f64 / 1e9), sum(|m| m.decode_flash.busy_s));
     let overlap = 1.0 - sum(|m| m.decode_flash.stalled_s) / busy;
@@ -230,6 +247,21 @@ mod tests {
         assert!(lines.iter().all(|line| line.different == Some(0) && line.workload == "echo"));
         assert_eq!((lines[0].ratio, lines[0].ratio_llama, lines[0].accepted_length), (Some(1.0), None, 1.0));
         assert!(lines[2].accepted_length > 1.2, "{:?}", lines[2]);
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_the_rounds_ratios() {
+        let took = |decode_s: f64| {
+            let metrics = GenerationMetrics { decode_s, decode_tokens_per_s: 1.0 / decode_s, ..Default::default() };
+            Answer { tokens: vec![], metrics }
+        };
+        // The machine is slower from round to round, for both; once it was while one of them ran.
+        let plain = vec![vec![took(1.0), took(2.0), took(9.0)]];
+        let mine = vec![vec![took(0.5), took(8.0), took(4.5)]];
+        let speed = |m: &GenerationMetrics| Some(m.decode_tokens_per_s);
+        assert_eq!(ratio(&mine, &plain, speed), Some(2.0));
+        assert_eq!(ratio(&mine, &plain, |_| None), None);
+        assert_eq!((median([4.0, 0.5, 1.0, 100.0].into_iter()), median(std::iter::empty())), (Some(2.0), None));
     }
 
     #[test]
