@@ -3664,7 +3664,8 @@ public struct Response: Equatable, Hashable {
      */
     public var text: String
     /**
-     * The tools that the model calls, in order. The app runs them and answers with their results.
+     * The tools that the model calls, in order. The app runs them and answers with their results, all at once and before anything else
+     * is asked: some templates refuse a conversation with a call that has no result.
      */
     public var toolCalls: [ToolCall]
     /**
@@ -3699,7 +3700,8 @@ public struct Response: Equatable, Hashable {
          * The text: the pieces of the stream, joined. Calls of tools are no part of it.
          */text: String,
         /**
-         * The tools that the model calls, in order. The app runs them and answers with their results.
+         * The tools that the model calls, in order. The app runs them and answers with their results, all at once and before anything else
+         * is asked: some templates refuse a conversation with a call that has no result.
          */toolCalls: [ToolCall],
         /**
          * The tokens generated, without the one that ended the turn; those of a stop string are among them.

@@ -4958,7 +4958,8 @@ data class Response (
     val `text`: kotlin.String
     ,
     /**
-     * The tools that the model calls, in order. The app runs them and answers with their results.
+     * The tools that the model calls, in order. The app runs them and answers with their results, all at once and before anything else
+     * is asked: some templates refuse a conversation with a call that has no result.
      */
     val `toolCalls`: List<ToolCall>
     ,
