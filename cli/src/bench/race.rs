@@ -150,8 +150,8 @@ fn median(ratios: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// Prompts answered otherwise in any round.
 fn different(answers: &Rounds, plain: &Rounds) -> usize {
-    let differ = |(mine, theirs): &(&Answer, &Answer)| mine.tokens != theirs.tokens;
-    answers.iter().zip(plain).filter(|(mine, theirs)| mine.iter().zip(theirs.iter()).any(|pair| differ(&pair))).count()
+    let differ = |mine: &[Answer], theirs: &[Answer]| mine.iter().zip(theirs).any(|(a, b)| a.tokens != b.tokens);
+    answers.iter().zip(plain).filter(|(mine, theirs)| differ(mine, theirs)).count()
 }
 
 /// Geometric mean over the prompts of the median over the rounds of `speed` over the `speed` of `to`.
