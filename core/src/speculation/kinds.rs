@@ -4,12 +4,14 @@
 //! that has learnt nothing. So there is a challenger, which begins anew with a turn, with what claims are worth elsewhere. Both
 //! learn from the same labels, both are judged by how well they foresee them (a log loss), and the challenger takes over
 //! where it is clearly ahead. What the other had learnt is then forgotten with the next turn: kinds are told apart, not kept.
+//! Until then drafts are grown by both, each believed by how well it has foreseen so far: Bayes' mixture of two models.
 //!
 //! An archive of kinds was tried and is not here: where kinds alternate, an answer is over before it has told which it is.
 //!
 //! Deliberately not here: how a calibration learns (`draft::calibration`), and what kind a text is. Nobody has to say.
 
 use crate::draft::Calibration;
+use crate::draft::calibration::CLASSES;
 use crate::token::Token;
 use crate::tree::{Claims, DraftTree, NodeId};
 
@@ -17,6 +19,12 @@ use super::learning::{Company, label};
 
 /// Nats by which the challenger must be ahead to take over: the luck of a few words does not suffice.
 const AHEAD: f64 = 12.0;
+
+/// Nats by which the challenger must be ahead to be believed as much as the calibration in use: the odds against a change of kind.
+const DOUBT: f64 = 5.0;
+
+/// A challenger that is believed less than this is not asked.
+const NEGLIGIBLE: f64 = 0.01;
 
 /// Nats by which it must be ahead at the end of a turn to go on in the next one, instead of beginning anew.
 const PROMISING: f64 = 2.0;
@@ -42,9 +50,32 @@ impl Kinds {
         }
     }
 
-    /// The calibration to draft by.
-    pub fn current(&self) -> &Calibration {
-        &self.current
+    /// The probabilities of `siblings`, each in [0, 1], at most 1 together.
+    pub(super) fn probabilities(&self, siblings: &[Claims]) -> Vec<f64> {
+        let mut probabilities = self.current.probabilities(siblings);
+        let belief = self.belief();
+        if belief > NEGLIGIBLE {
+            let others = self.challenger.probabilities(siblings);
+            probabilities.iter_mut().zip(others).for_each(|(p, other)| *p += belief * (other - *p));
+        }
+        probabilities
+    }
+
+    /// A rate that a calibration tells.
+    pub(super) fn rate(&self, of: impl Fn(&Calibration) -> f64) -> f64 {
+        let [current, challenger] = [&self.current, &self.challenger].map(of);
+        current + self.belief() * (challenger - current)
+    }
+
+    /// How often the tree's best candidate is right where the draft model is asked ([`Calibration::rates_in_company`]).
+    pub(super) fn rates_in_company(&self) -> [f64; CLASSES] {
+        let [current, challenger] = [&self.current, &self.challenger].map(Calibration::rates_in_company);
+        std::array::from_fn(|class| current[class] + self.belief() * (challenger[class] - current[class]))
+    }
+
+    /// How far the challenger is believed, in (0, 1): its posterior probability, `lead` being the evidence and `DOUBT` the prior.
+    fn belief(&self) -> f64 {
+        1.0 / (1.0 + (DOUBT - self.lead).exp())
     }
 
     /// Lets both learn what is no choice between candidates.
@@ -93,7 +124,29 @@ mod tests {
     }
 
     fn worth(kinds: &Kinds) -> f64 {
-        kinds.current().probability(&Claims::of(CLAIM))
+        kinds.current.probability(&Claims::of(CLAIM))
+    }
+
+    #[test]
+    fn each_is_believed_by_how_well_it_has_foreseen() {
+        let mut kinds = Kinds::default();
+        read(&mut kinds, 1.0, 100);
+        kinds.challenger = Calibration::new();
+        let siblings = [Claims::of(CLAIM)];
+        let first_rate = |calibration: &Calibration| calibration.first_rate(Source::Recycle);
+        let foreseen = |kinds: &Kinds| [kinds.probabilities(&siblings)[0], kinds.rate(first_rate)];
+        let of = |calibration: &Calibration| [calibration.probabilities(&siblings)[0], first_rate(calibration)];
+        let [old, new] = [of(&kinds.current), of(&kinds.challenger)];
+        for i in [0, 1] {
+            let at = |lead: f64| foreseen(&Kinds { lead, ..kinds.clone() })[i];
+            assert!((at(-50.0) - old[i]).abs() < 1e-9 && (at(0.0) - old[i]).abs() < 0.01, "a new one is doubted");
+            assert!((at(DOUBT) - (old[i] + new[i]) / 2.0).abs() < 1e-9, "both are right by now");
+            assert!((at(AHEAD) - new[i]).abs() < 0.01, "what takes over has been believed before");
+            assert!(
+                (-20..12).all(|lead| at(f64::from(lead)) >= at(f64::from(lead + 1))),
+                "the more the lead, the nearer"
+            );
+        }
     }
 
     #[test]
@@ -177,7 +230,7 @@ mod tests {
                 kinds.label(&tree, ROOT, chosen, Company::All);
             }
         }
-        let of_letters = kinds.current().clone();
+        let of_letters = kinds.current.clone();
         // The first turn of quotes, and one who has heard nothing but it.
         let (mut fresh, mut quotes) = (Calibration::new(), Text::new(true));
         kinds.begin_turn();
@@ -185,18 +238,18 @@ mod tests {
             let (tree, chosen) = quotes.node();
             kinds.label(&tree, ROOT, chosen, Company::All);
             label(&mut fresh, &tree, ROOT, chosen, Company::All);
-            *kinds.current() == fresh
+            kinds.current == fresh
         });
         assert!(taken_over.is_some_and(|n| n > 3), "{taken_over:?}: neither never nor by the luck of a few words");
         // The old one is the challenger now, and is given up with the next turn.
-        assert!(*kinds.current() != of_letters);
+        assert!(kinds.current != of_letters);
         for turn in 0..10 {
             kinds.begin_turn();
             for (tree, chosen) in (0..20).map(|_| quotes.node()) {
                 kinds.label(&tree, ROOT, chosen, Company::All);
                 label(&mut fresh, &tree, ROOT, chosen, Company::All);
             }
-            assert!(*kinds.current() == fresh, "turn {turn}: what the first turn taught was given up");
+            assert!(kinds.current == fresh, "turn {turn}: what the first turn taught was given up");
         }
     }
 
@@ -211,10 +264,7 @@ mod tests {
                 for (tree, chosen) in (0..5 + turn % 40).map(|_| text.node()) {
                     kinds.label(&tree, ROOT, chosen, Company::All);
                     label(&mut all, &tree, ROOT, chosen, Company::All);
-                    assert!(
-                        *kinds.current() == all,
-                        "turn {turn}, quotes: {is_quotes}: something else was taken for it"
-                    );
+                    assert!(kinds.current == all, "turn {turn}, quotes: {is_quotes}: something else was taken for it");
                 }
             }
         }

@@ -25,7 +25,7 @@ mod worth;
 use std::collections::VecDeque;
 
 use crate::cost::CostModel;
-use crate::draft::{BatchDrafter, Calibration, ContextDrafter, Drafter, RecycleDrafter, ReuseDrafter};
+use crate::draft::{BatchDrafter, ContextDrafter, Drafter, RecycleDrafter, ReuseDrafter};
 use crate::governor::Governor;
 use crate::growth::Limits;
 use crate::token::Token;
@@ -144,11 +144,6 @@ impl Speculation {
         Experience { cost: self.cost.clone(), kinds: self.kinds.clone(), worth: self.worth }
     }
 
-    /// What the sources' words have been worth.
-    pub fn calibration(&self) -> &Calibration {
-        self.kinds.current()
-    }
-
     /// Bytes that drafting without a model uses.
     pub fn bytes(&self) -> usize {
         self.context.bytes() + self.recycle.bytes()
@@ -167,7 +162,7 @@ impl Speculation {
                 (Source::Reuse, &mut self.reuse),
             ],
             model,
-            calibration: self.kinds.current(),
+            kinds: &self.kinds,
             cost: &mut self.cost,
             ends: &self.ends,
             cancel: None,

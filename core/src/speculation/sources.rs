@@ -4,11 +4,13 @@
 
 use crate::cancel::Cancel;
 use crate::cost::CostModel;
-use crate::draft::{BatchDrafter, Calibration, Candidate, Drafter, Hindsight, Place};
+use crate::draft::{BatchDrafter, Candidate, Drafter, Hindsight, Place};
 use crate::error::{Error, Result};
 use crate::growth::{Expand, Quote};
 use crate::token::Token;
 use crate::tree::{Claims, DraftTree, NodeId, Source};
+
+use super::Kinds;
 
 /// Draft model batches are priced up to this many rows; catching up with more is priced in proportion.
 pub(super) const PRICED_ROWS: usize = 64;
@@ -20,7 +22,7 @@ const MODEL_PRIOR: f64 = 0.1;
 pub(super) struct Sources<'a> {
     pub(super) free: [(Source, &'a mut dyn Drafter); 3],
     pub(super) model: Option<&'a mut Box<dyn BatchDrafter>>,
-    pub(super) calibration: &'a Calibration,
+    pub(super) kinds: &'a Kinds,
     pub(super) cost: &'a mut CostModel,
     pub(super) ends: &'a [Token],
     pub(super) cancel: Option<&'a Cancel>,
@@ -64,7 +66,7 @@ impl Expand for Sources<'_> {
             before = after;
         }
         self.expanded += 1;
-        score_children(tree, node, self.calibration);
+        score_children(tree, node, self.kinds);
     }
 
     fn is_end(&self, token: Token) -> bool {
@@ -77,7 +79,7 @@ impl Expand for Sources<'_> {
         let n_unread = model.n_unread();
         let catch_up_ms = if n_unread == 0 { 0.0 } else { batch_ms(&table, n_unread + 1) - batch_ms(&table, 1) };
         let batch_ms = table.into_iter().take(self.max_batch + 1).collect();
-        Some(Quote { rates_behind: self.calibration.rates_in_company(), batch_ms, catch_up_ms })
+        Some(Quote { rates_behind: self.kinds.rates_in_company(), batch_ms, catch_up_ms })
     }
 
     fn ask_model(&mut self, tree: &mut DraftTree, nodes: &[NodeId]) -> Result<f64> {
@@ -96,7 +98,7 @@ impl Expand for Sources<'_> {
         self.cost.observe_draft_batch(rows.min(PRICED_ROWS), ms * share_of_priced(rows));
         for (&node, candidates) in nodes.iter().zip(&answer.candidates) {
             add_candidates(tree, node, candidates);
-            score_children(tree, node, self.calibration);
+            score_children(tree, node, self.kinds);
         }
         Ok(ms)
     }
@@ -109,10 +111,10 @@ pub(super) fn add_candidates(tree: &mut DraftTree, node: NodeId, candidates: &[C
 }
 
 /// Gives the children of `node` their calibrated probabilities.
-pub(super) fn score_children(tree: &mut DraftTree, node: NodeId, calibration: &Calibration) {
+pub(super) fn score_children(tree: &mut DraftTree, node: NodeId, kinds: &Kinds) {
     let children: Vec<NodeId> = tree.children(node).collect();
     let claims: Vec<Claims> = children.iter().map(|&c| tree.nodes()[c].claims).collect();
-    for (child, p) in children.into_iter().zip(calibration.probabilities(&claims)) {
+    for (child, p) in children.into_iter().zip(kinds.probabilities(&claims)) {
         tree.set_probability(child, p);
     }
 }
