@@ -39,26 +39,31 @@ make_chroot() {
   mv -T "$CHROOT.part" "$CHROOT"
 }
 
-# Runs a command in the repository, in the chroot where Swift is only there. The mounts are the command's own and go with it.
+# Runs a command in the repository, in the chroot where Swift is only there; the library and the models are seen in there too. The
+# mounts are the command's own and go with it.
 swiftly() {
   if have_swift; then
     "$@"
     return
   fi
   make_chroot
+  local folders=$ROOT file
+  for file in "${FULCRUM_LIBRARY_DIR:+$FULCRUM_LIBRARY_DIR/.}" "${FULCRUM_MODEL:-}" "${FULCRUM_OVERHEAD_MODEL:-}"; do
+    [ -z "$file" ] || folders+=$'\n'$(cd "$(dirname "$file")" && pwd)
+  done
   # shellcheck disable=SC2016
   unshare --mount bash -c '
     set -e
-    chroot=$1 root=$2 library=$3
+    chroot=$1 root=$2 folders=$3
     shift 3
     mount -t proc proc "$chroot/proc"
     mount --rbind /dev "$chroot/dev"
-    for folder in "$root" "$library"; do
+    while IFS= read -r folder; do
       mkdir -p "$chroot$folder"
       mount --bind "$folder" "$chroot$folder"
-    done
+    done <<<"$folders"
     exec chroot "$chroot" env HOME=/root bash -c "cd \"\$1\" && shift && exec \"\$@\"" - "$root" "$@"
-  ' - "$CHROOT" "$ROOT" "${FULCRUM_LIBRARY_DIR:-$ROOT}" "$@"
+  ' - "$CHROOT" "$ROOT" "$folders" "$@"
 }
 
 build_library() {
