@@ -50,11 +50,12 @@ fn an_answer_is_the_same_in_every_way_of_drafting() {
         ];
         serde_json::from_str::<serde_json::Value>(&printed(&all)).unwrap()
     };
-    let [off, context, chain] = ["off", "context", "chain:4"].map(answer);
+    let [off, auto, context, chain] = ["off", "auto", "context", "chain:4"].map(answer);
     assert!(off["text"].as_str().is_some_and(|text| text.len() > 20), "{off}");
-    for (way, drafted) in [("context", &context), ("chain:4", &chain)] {
+    for (way, drafted) in [("auto", &auto), ("context", &context), ("chain:4", &chain)] {
         assert_eq!((&drafted["text"], &drafted["tokens"]), (&off["text"], &off["tokens"]), "{way}");
         assert_eq!(drafted["metrics"]["drafting"], true, "{way}");
+        assert!(drafted["metrics"]["drafted"].as_u64().unwrap() > 0, "{way}: {drafted}");
     }
     assert_eq!((&off["metrics"]["drafting"], &off["metrics"]["drafted"]), (&false.into(), &0.into()));
     assert_eq!(context["metrics"]["draft_model_s"], 0.0, "the draft model was not asked");

@@ -2,13 +2,14 @@
 //! would say there.
 //!
 //! CoordGen 1.1 (arXiv 2510.15312): the store is the prompt's context, earlier turns, finished outputs and text the app hands
-//! in, under one suffix automaton. Context and model word things differently; prefill has the model's word at every position
-//! for nothing, so the best few tokens of each row are kept, and where such a token occurs elsewhere in the context, it is
-//! followed with what the model would say there. The paper adds these paths to the store depth-first. We keep the rows and
-//! walk the same paths when the draft tree asks for them, best first: no depth or width to choose, and no memory per path.
+//! in, under one suffix automaton. Context and model word things differently; the model's word is known at the rows that prefill
+//! hears (`decode::prefill`) and wherever a token was verified. So the best few tokens of such a row are kept, and where one of
+//! them occurs elsewhere in the context, it is followed with what the model would say there. The paper adds these paths to the
+//! store depth-first. We keep the rows and walk the same paths when the draft tree asks for them, best first: no depth or width
+//! to choose, and no memory per path.
 //!
-//! Memory: at most 104 bytes per stored token (automaton 76, text 4, row 24) and 16 per distinct token. When the store is full,
-//! its older half is forgotten and the automaton rebuilt from the rest: amortised constant time per token.
+//! Memory: at most 120 bytes per stored token (automaton 92, text 4, row 24). When the store is full, its older half is forgotten
+//! and the automaton rebuilt from the rest: amortised constant time per token.
 //!
 //! Deliberately not here: tokens' text, and who may read whose context (one drafter per session).
 
@@ -20,7 +21,7 @@ use super::{Candidate, Drafter, Place, TopK, bin};
 use crate::token::Token;
 use crate::tree::{Claim, Source};
 
-/// Tokens stored by default: 6.8 MB of entries at most, in vectors that may have allocated twice that.
+/// Tokens stored by default: 7.9 MB of entries at most, in vectors that may have allocated twice that.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// Stands between texts in the store. No vocabulary has it.

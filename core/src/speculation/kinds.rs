@@ -20,20 +20,20 @@ use super::learning::{Company, label};
 /// Nats by which the challenger must be ahead to take over: the luck of a few words does not suffice.
 const AHEAD: f64 = 12.0;
 
-/// Nats by which the challenger must be ahead to be believed as much as the calibration in use: the odds against a change of kind.
-const DOUBT: f64 = 5.0;
-
-/// A challenger that is believed less than this is not asked.
-const NEGLIGIBLE: f64 = 0.01;
-
 /// Nats by which it must be ahead at the end of a turn to go on in the next one, instead of beginning anew.
 const PROMISING: f64 = 2.0;
+
+/// Nats by which it must be ahead to be believed as much as the calibration in use: the log odds against a change of kind.
+const DOUBT: f64 = 5.0;
+
+/// A challenger that is believed less is not asked.
+const NEGLIGIBLE: f64 = 0.01;
 
 /// A choice that was all but ruled out says no more than this against a calibration.
 const FLOOR: f64 = 0.01;
 
-/// The calibration in use and its challenger. What the tree's best was worth beside the draft model's the challenger learns of trees that
-/// it did not grow.
+/// The calibration in use and its challenger. What the tree's best was worth beside the draft model's the challenger learns of trees in
+/// which it had little say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kinds {
     current: Calibration,
@@ -50,32 +50,42 @@ impl Kinds {
         }
     }
 
-    /// The probabilities of `siblings`, each in [0, 1], at most 1 together.
-    pub(super) fn probabilities(&self, siblings: &[Claims]) -> Vec<f64> {
-        let mut probabilities = self.current.probabilities(siblings);
-        let belief = self.belief();
-        if belief > NEGLIGIBLE {
-            let others = self.challenger.probabilities(siblings);
-            probabilities.iter_mut().zip(others).for_each(|(p, other)| *p += belief * (other - *p));
-        }
-        probabilities
+    /// The calibration in use.
+    pub fn current(&self) -> &Calibration {
+        &self.current
     }
 
-    /// A rate that a calibration tells.
-    pub(super) fn rate(&self, of: impl Fn(&Calibration) -> f64) -> f64 {
-        let [current, challenger] = [&self.current, &self.challenger].map(of);
-        current + self.belief() * (challenger - current)
+    /// The probability of each of `siblings` to be the target's choice, in (0, 1), together at most 1.
+    pub(super) fn probabilities(&self, siblings: &[Claims]) -> Vec<f64> {
+        let mut probabilities = self.current.probabilities(siblings);
+        if self.belief() > 0.0 {
+            let others = self.challenger.probabilities(siblings);
+            probabilities.iter_mut().zip(others).for_each(|(p, other)| *p = self.mixed(*p, other));
+        }
+        probabilities
     }
 
     /// How often the tree's best candidate is right where the draft model is asked ([`Calibration::rates_in_company`]).
     pub(super) fn rates_in_company(&self) -> [f64; CLASSES] {
         let [current, challenger] = [&self.current, &self.challenger].map(Calibration::rates_in_company);
-        std::array::from_fn(|class| current[class] + self.belief() * (challenger[class] - current[class]))
+        std::array::from_fn(|class| self.mixed(current[class], challenger[class]))
     }
 
-    /// How far the challenger is believed, in (0, 1): its posterior probability, `lead` being the evidence and `DOUBT` the prior.
+    /// The same behind any token.
+    pub(super) fn mean_rate_in_company(&self) -> f64 {
+        self.mixed(self.current.mean_rate_in_company(), self.challenger.mean_rate_in_company())
+    }
+
+    /// What the two foresee together.
+    fn mixed(&self, current: f64, challenger: f64) -> f64 {
+        current + self.belief() * (challenger - current)
+    }
+
+    /// How far the challenger is believed, in [0, 1): the probability whose odds are what `lead` says, against `DOUBT`. Whoever is in
+    /// use has the doubt on its side, so what takes over gains by it.
     fn belief(&self) -> f64 {
-        1.0 / (1.0 + (DOUBT - self.lead).exp())
+        let belief = 1.0 / (1.0 + (DOUBT - self.lead).exp());
+        if belief > NEGLIGIBLE { belief } else { 0.0 }
     }
 
     /// Lets both learn what is no choice between candidates.
@@ -131,21 +141,31 @@ mod tests {
     fn each_is_believed_by_how_well_it_has_foreseen() {
         let mut kinds = Kinds::default();
         read(&mut kinds, 1.0, 100);
+        for (chosen, company) in [(1, Company::All), (1, Company::ModelAlone { foreseen: Some(0.9) })] {
+            let mut tree = DraftTree::new(0);
+            tree.propose(ROOT, 1, Claim { source: Source::Model, major: 9, minor: 0 });
+            (0..30).for_each(|_| kinds.label(&tree, ROOT, chosen, company));
+        }
         kinds.challenger = Calibration::new();
-        let siblings = [Claims::of(CLAIM)];
-        let first_rate = |calibration: &Calibration| calibration.first_rate(Source::Recycle);
-        let foreseen = |kinds: &Kinds| [kinds.probabilities(&siblings)[0], kinds.rate(first_rate)];
-        let of = |calibration: &Calibration| [calibration.probabilities(&siblings)[0], first_rate(calibration)];
-        let [old, new] = [of(&kinds.current), of(&kinds.challenger)];
-        for i in [0, 1] {
-            let at = |lead: f64| foreseen(&Kinds { lead, ..kinds.clone() })[i];
-            assert!((at(-50.0) - old[i]).abs() < 1e-9 && (at(0.0) - old[i]).abs() < 0.01, "a new one is doubted");
-            assert!((at(DOUBT) - (old[i] + new[i]) / 2.0).abs() < 1e-9, "both are right by now");
-            assert!((at(AHEAD) - new[i]).abs() < 0.01, "what takes over has been believed before");
-            assert!(
-                (-20..12).all(|lead| at(f64::from(lead)) >= at(f64::from(lead + 1))),
-                "the more the lead, the nearer"
-            );
+        let siblings = [Claims::of(CLAIM), Claims::of(Claim { source: Source::Context, major: 8, minor: 6 })];
+        let foreseen = |lead: f64| {
+            let kinds = Kinds { lead, ..kinds.clone() };
+            [kinds.probabilities(&siblings), kinds.rates_in_company().to_vec(), vec![kinds.mean_rate_in_company()]]
+                .concat()
+        };
+        let of = |calibration: &Calibration| {
+            let mean = vec![calibration.mean_rate_in_company()];
+            [calibration.probabilities(&siblings), calibration.rates_in_company().to_vec(), mean].concat()
+        };
+        let (old, new) = (of(&kinds.current), of(&kinds.challenger));
+        assert!(old.iter().zip(&new).all(|(old, new)| old != new), "{old:?} {new:?}");
+        assert_eq!(foreseen(0.0), old, "a new one is not believed");
+        for (i, (old, new)) in old.into_iter().zip(new).enumerate() {
+            let share = |lead: f64| (foreseen(lead)[i] - old) / (new - old);
+            assert!((share(DOUBT) - 0.5).abs() < 1e-9, "{i}: by now either may be right");
+            assert!(share(AHEAD) > 0.99, "{i}: what takes over is believed before");
+            assert!((-20..12).all(|lead| share(f64::from(lead)) <= share(f64::from(lead + 1))), "{i}: by their odds");
+            assert!((-50..50).all(|lead| (0.0..=1.0).contains(&share(f64::from(lead)))), "{i}: between the two");
         }
     }
 

@@ -4,8 +4,8 @@
 //! commit → emit and nothing else. Plan in, observation out; time comes in through a clock that is passed in.
 //!
 //! All sources feed one tree (ALGORITHMS of CoordGen 1.1, 1.2 and Lever 2.1 together). A draft model is asked by growth where
-//! the tree's frontier is worth its price. Prompts are read with what the target said at each position, where that is known:
-//! every position is then a labelled example, and calibration starts warm.
+//! the tree's frontier is worth its price. Prompts are read with what the target said where that is known: such a position is a
+//! labelled example, and calibration starts warm.
 //!
 //! Deliberately not here: passes, logits, samplers, text. What is drafted can change speed, never text.
 

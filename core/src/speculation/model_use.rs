@@ -2,7 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::cost::Prices;
-use crate::draft::{Calibration, Hindsight};
+use crate::draft::Hindsight;
 use crate::error::{Error, Result};
 use crate::growth;
 use crate::tree::{DraftTree, ROOT, Source};
@@ -38,7 +38,7 @@ impl Speculation {
         }
         let start = now();
         if self.show_model(now, cancel)? {
-            let rate = self.kinds.rate(Calibration::mean_rate_in_company);
+            let rate = self.kinds.mean_rate_in_company();
             self.governor.observe_look(growth::chain_speedup(prices, rate, batch_ms(&table, 1)));
         }
         Ok(now() - start)
@@ -70,7 +70,7 @@ impl Speculation {
         let prices = self.cost.prices(self.history.len(), self.limits.max_rows);
         let table = draft_table(&self.cost, prices.plain_ms());
         // By drafts of the model alone, unless its record says otherwise.
-        let rate = self.kinds.rate(|calibration| calibration.hoped_first_rate(Source::Model));
+        let rate = self.kinds.current().hoped_first_rate(Source::Model);
         let could_win = growth::chain_speedup(&prices, rate, batch_ms(&table, 1)) > 1.0;
         // A chain was ordered, whether it wins or not.
         let is_ordered = self.drafting != Drafting::Auto;

@@ -125,7 +125,7 @@ fn nothing_of_the_last_answer_is_judged_by_the_next_prompt() {
     assert!(spec.shadow.is_none(), "it was about the last answer");
     let learnt = spec.kinds.clone();
     spec.read(7, Some(&TopK::of(&[0.0, 1.0])));
-    let first_rate = |kinds: &Kinds| kinds.rate(|calibration| calibration.first_rate(Source::Reuse));
+    let first_rate = |kinds: &Kinds| kinds.current().first_rate(Source::Reuse);
     assert_eq!(first_rate(&spec.kinds), first_rate(&learnt));
 }
 

@@ -1,7 +1,8 @@
 //! The whole policy of speculation against synthetic texts and measured cost curves, without a model.
 //!
 //! A simulated clock is advanced by what passes and draft batches cost on the curve at hand, with noise and outliers, and by two
-//! microseconds for every look at it, which stands for the drafters' own time (about 8 µs per expanded node).
+//! microseconds for every look at it, which stands for the drafters' own time (about 8 µs per expanded node). As in the decode loop
+//! few rows of a prompt are heard, and what the target says at a row is known where that row was projected.
 //! `cargo test --test speculation -- --nocapture` prints the figures.
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fulcrum::accept::{Choice, accept};
 use fulcrum::cost::{CostModel, PassCost};
 use fulcrum::draft::{Answer, BatchDrafter, Candidate, Hindsight, TopK};
+use fulcrum::executor::Row;
 use fulcrum::growth::Limits;
 use fulcrum::speculation::{Drafting, Experience, Speculation};
 use fulcrum::tree::{Claim, DraftTree, NodeId, Source};
@@ -42,6 +44,9 @@ impl Clock {
         self.0.fetch_add(2_000, Ordering::Relaxed) as f64 / 1e6
     }
 }
+
+/// Share of a prompt's rows that are heard: what one per cent of the prefill of a model with 32 layers pays for (`decode::prefill`).
+const HEARD: f64 = 0.035;
 
 /// What passes cost: ms by rows, measured on two Zen 4 cores with a 1B shape, and what else a setting has.
 #[derive(Clone, Copy)]
@@ -99,6 +104,11 @@ impl Setting {
         ms * (0.98 + 0.04 * unit(90, step)) * outlier
     }
 
+    /// Projecting rows in one call: a twentieth of the layers.
+    fn project_ms(&self, rows: usize) -> f64 {
+        self.verify_ms(rows) / 20.0
+    }
+
     /// A pass that computes for `verify_ms`.
     fn pass(&self, verify_ms: f64) -> PassCost {
         let io_ms = (self.flash_ms - verify_ms).max(0.0);
@@ -109,7 +119,21 @@ impl Setting {
     fn measured(&self) -> CostModel {
         let mut cost = CostModel::default();
         for rows in [1, 2, 4, 8, 16, 32, 64] {
-            cost.observe(&PassCost { rows, leaves: 1, ..self.pass(self.verify_ms(rows)) });
+            let projection = PassCost {
+                projected: rows,
+                projected_per_call: rows,
+                project_ms: self.project_ms(rows),
+                ..PassCost::default()
+            };
+            let verify = self.pass(self.verify_ms(rows));
+            cost.observe(&PassCost {
+                rows,
+                leaves: 1,
+                verify_ms: verify.verify_ms,
+                io_ms: verify.io_ms,
+                read_ms: verify.read_ms,
+                ..projection
+            });
         }
         for rows in [1, 4, 16, 64] {
             cost.observe_draft_batch(rows, self.draft_batch_ms(rows));
@@ -235,18 +259,18 @@ impl Run {
 }
 
 fn run(workload: &Workload, setting: Setting, drafting: Drafting, skill: Option<fn(usize) -> f64>) -> Run {
-    run_from(workload, setting, drafting, skill, true)
+    run_from(workload, setting, drafting, skill, HEARD)
 }
 
-/// As `run`; `warm` if prefill projects every row, so that prompts teach calibration.
+/// As `run`; `heard` is the share of the prompt's rows, from its end, that prefill hears.
 fn run_from(
     workload: &Workload,
     setting: Setting,
     drafting: Drafting,
     skill: Option<fn(usize) -> f64>,
-    warm: bool,
+    heard: f64,
 ) -> Run {
-    run_with(workload, setting, drafting, skill, warm, setting.measured().into())
+    run_with(workload, setting, drafting, skill, heard, setting.measured().into())
 }
 
 fn run_with(
@@ -254,7 +278,7 @@ fn run_with(
     setting: Setting,
     drafting: Drafting,
     skill: Option<fn(usize) -> f64>,
-    warm: bool,
+    heard: f64,
     experience: Experience,
 ) -> Run {
     let clock = Clock::default();
@@ -273,9 +297,10 @@ fn run_with(
             read: 0,
         }));
     }
+    let unheard = n_prompt - (n_prompt as f64 * heard) as usize;
     for at in 0..n_prompt {
         let top = said_of_prompt(text[at], text[at + 1], at as u64);
-        speculation.read(text[at], (warm && at + 1 < n_prompt).then_some(&top));
+        speculation.read(text[at], (at >= unheard && at + 1 < n_prompt).then_some(&top));
     }
     let reading_ms = speculation.let_model_read(text.len() - n_prompt - 1, &|| clock.look(), &Cancel::new()).unwrap();
     let mut result = Run { ms: reading_ms, reading_ms, ..Run::default() };
@@ -296,27 +321,32 @@ fn run_with(
 /// One step from history `text[..at]`. Returns the number of tokens emitted.
 fn step(spec: &mut Speculation, text: &[Token], at: usize, setting: Setting, clock: &Clock, result: &mut Run) -> usize {
     let plan = spec.plan(at - 1, text.len() - at, &|| clock.look(), &Cancel::new()).unwrap();
-    let rows = plan.flat.rows.len();
-    let pass = PassCost {
-        rows,
-        leaves: plan.flat.n_leaves(),
-        cached: at - 1,
-        overhead_ms: 0.05,
-        ..setting.pass(setting.noisy(setting.verify_ms(rows), at as u64))
-    };
-    clock.advance(pass.total_ms());
     let choose = |path: &[u32]| {
         let next = at + path.len() - 1;
         Ok(if next + 1 < text.len() { Choice::Continue(text[next]) } else { Choice::Stop(text[next]) })
     };
     let accepted = accept(&plan.flat, choose).unwrap();
-    let said: Vec<(u32, TopK)> = (0u32..)
-        .zip(&plan.flat.rows)
-        .map(|(row, r)| {
-            let on_path = accepted.path.iter().position(|&p| p == row);
-            (row, on_path.map_or_else(|| said_elsewhere(r.token), |i| said(r.token, text[at + i])))
-        })
-        .collect();
+    let rows = plan.flat.rows.len();
+    let (calls, per_call) = if plan.projection.batched { (1, rows) } else { (accepted.path.len(), 1) };
+    let pass = PassCost {
+        rows,
+        leaves: plan.flat.n_leaves(),
+        cached: at - 1,
+        projected: calls * per_call,
+        projected_per_call: per_call,
+        project_ms: calls as f64 * setting.project_ms(per_call),
+        sampled: accepted.path.len(),
+        sample_ms: 0.02 * accepted.path.len() as f64,
+        overhead_ms: 0.05,
+        ..setting.pass(setting.noisy(setting.verify_ms(rows), at as u64))
+    };
+    clock.advance(pass.total_ms());
+    let says = |(row, r): (u32, &Row)| {
+        let on_path = accepted.path.iter().position(|&p| p == row);
+        let said = on_path.map(|i| said(r.token, text[at + i]));
+        Some((row, said.or_else(|| plan.projection.batched.then(|| said_elsewhere(r.token)))?))
+    };
+    let said: Vec<(u32, TopK)> = (0..).zip(&plan.flat.rows).filter_map(says).collect();
     let emitted: Vec<Token> = accepted.emitted(&plan.flat).collect();
     assert_eq!(emitted, text[at..at + emitted.len()], "drafting changed the text");
     let settled = spec.settle(&plan, &accepted, &said, &pass, &|| clock.look());
@@ -334,24 +364,30 @@ fn useless(_: usize) -> f64 {
     0.0
 }
 
+/// Texts of each task.
+const TEXTS_OF_A_KIND: u64 = 4;
+
 const CHAINS: [usize; 4] = [2, 4, 8, 16];
 
-/// Runs plain, the fixed chains and `auto`; returns (auto over plain, auto over the best chain).
-fn compare(workload: &Workload, setting: Setting, skill: Option<fn(usize) -> f64>) -> (f64, f64) {
-    let plain = run(workload, setting, Drafting::Off, skill).ms_per_token();
-    let chains = CHAINS.map(|n| run(workload, setting, Drafting::Chain { n }, skill).ms_per_token());
-    let auto = run(workload, setting, Drafting::Auto, skill);
+/// Runs plain, the fixed chains and `auto` on texts of one kind; returns (auto over plain, auto over the best chain).
+fn compare(texts: &[Workload], setting: Setting, skill: Option<fn(usize) -> f64>) -> (f64, f64) {
+    let all = |drafting| -> Vec<Run> { texts.iter().map(|text| run(text, setting, drafting, skill)).collect() };
+    let ms_per_token = |runs: &[Run]| runs.iter().map(Run::ms_per_token).sum::<f64>() / runs.len() as f64;
+    let plain = ms_per_token(&all(Drafting::Off));
+    let chains = CHAINS.map(|n| ms_per_token(&all(Drafting::Chain { n })));
+    let auto = all(Drafting::Auto);
     let best = chains.iter().copied().fold(f64::INFINITY, f64::min);
-    let (over_plain, over_best) = (plain / auto.ms_per_token(), best / auto.ms_per_token());
+    let (over_plain, over_best) = (plain / ms_per_token(&auto), best / ms_per_token(&auto));
+    let accepted_by: [usize; Source::COUNT] = std::array::from_fn(|i| auto.iter().map(|run| run.accepted_by[i]).sum());
     println!(
         "{:10} {:8} {:6} plain {plain:7.2} ms/token  chains {}  auto {over_plain:5.2}x  over best chain {over_best:4.2}x  \
-         accepted length {:4.2}  by source {:?}",
+         accepted length {:4.2}  by source {accepted_by:?}",
         setting.name,
-        workload.name,
+        texts[0].name,
         if skill.is_some() { "model" } else { "free" },
         chains.map(|ms| format!("{:4.2}x", plain / ms)).join(" "),
-        auto.tokens as f64 / auto.passes as f64,
-        auto.accepted_by,
+        auto.iter().map(|run| run.tokens).sum::<usize>() as f64
+            / auto.iter().map(|run| run.passes).sum::<usize>() as f64,
     );
     (over_plain, over_best)
 }
@@ -365,10 +401,13 @@ fn geometric_mean(values: &[f64]) -> f64 {
 fn tasks_in(setting: Setting) -> (f64, f64, f64) {
     let (mut free, mut with_model, mut over_chain) = (Vec::new(), Vec::new(), Vec::new());
     let mut worst_over_chain = f64::INFINITY;
-    for workload in workload::tasks(400) {
+    for kind in 0..workload::tasks(0).len() {
+        // The luck of one text decides how soon the draft model is found.
+        let texts: Vec<Workload> =
+            (0..TEXTS_OF_A_KIND).map(|seed| workload::tasks_of(400, seed).swap_remove(kind)).collect();
         for skill in [None, Some(skilled as fn(usize) -> f64)] {
-            let (over_plain, over_best) = compare(&workload, setting, skill);
-            assert!(over_plain >= 0.97, "{} {}: slower than plain", setting.name, workload.name);
+            let (over_plain, over_best) = compare(&texts, setting, skill);
+            assert!(over_plain >= 0.97, "{} {}: slower than plain", setting.name, texts[0].name);
             worst_over_chain = worst_over_chain.min(over_best);
             over_chain.push(over_best);
             if skill.is_some() { with_model.push(over_plain) } else { free.push(over_plain) }
@@ -418,7 +457,7 @@ fn where_nothing_is_ever_accepted() {
     for n in [128, 600] {
         for setting in [OWN_Q8, OWN_Q4, GGML_Q8, GGML_Q4, FLASH, TINY] {
             for skill in [None, Some(useless as fn(usize) -> f64)] {
-                let (over_plain, _) = compare(&workload::random(n), setting, skill);
+                let (over_plain, _) = compare(&[workload::random(n)], setting, skill);
                 assert!(over_plain >= 0.97, "{} {n} tokens: {over_plain}", setting.name);
             }
         }
@@ -431,7 +470,7 @@ fn where_nothing_is_accepted_and_prefill_has_taught_nothing() {
         for skill in [None, Some(useless as fn(usize) -> f64)] {
             let workload = workload::random(128);
             let plain = run(&workload, setting, Drafting::Off, skill).ms_per_token();
-            let auto = run_from(&workload, setting, Drafting::Auto, skill, false).ms_per_token();
+            let auto = run_from(&workload, setting, Drafting::Auto, skill, 0.0).ms_per_token();
             println!("{:10} cold random: {:.3}x", setting.name, plain / auto);
             assert!(plain / auto >= 0.97, "{}: {}", setting.name, plain / auto);
         }
@@ -447,7 +486,7 @@ fn a_draft_model_that_is_never_right_is_soon_shown_little_of_a_prompt() {
         let reading_ms = |skill: fn(usize) -> f64| {
             let mut turn = run(workload, setting, Drafting::Auto, Some(skill));
             for _ in 0..8 {
-                turn = run_with(workload, setting, Drafting::Auto, Some(skill), true, turn.experience);
+                turn = run_with(workload, setting, Drafting::Auto, Some(skill), HEARD, turn.experience);
             }
             turn.reading_ms
         };
@@ -470,7 +509,7 @@ fn without_a_profile_costs_are_learnt_on_the_way() {
                 let plain = run(workload, setting, Drafting::Off, skill).ms_per_token();
                 let seeded = run(workload, setting, Drafting::Auto, skill).ms_per_token();
                 let unseeded =
-                    run_with(workload, setting, Drafting::Auto, skill, true, Experience::default()).ms_per_token();
+                    run_with(workload, setting, Drafting::Auto, skill, HEARD, Experience::default()).ms_per_token();
                 let (seeded, unseeded) = (plain / seeded, plain / unseeded);
                 println!("{:10} {:8} seeded {seeded:.2}x, not seeded {unseeded:.2}x", setting.name, workload.name);
                 assert!(unseeded >= 0.97, "{} {}", setting.name, workload.name);
@@ -483,11 +522,54 @@ fn without_a_profile_costs_are_learnt_on_the_way() {
 }
 
 #[test]
+fn kinds_that_take_turns_are_told_apart() {
+    const TURNS: u64 = 4;
+    for setting in [OWN_Q8, OWN_Q4, GGML_Q8, GGML_Q4, TINY] {
+        for skill in [None, Some(skilled as fn(usize) -> f64)] {
+            // Blocks of one kind, and each twice.
+            let turns = |seed: u64| (0..TURNS).map(move |turn| seed * TURNS + turn);
+            let kinds = || (0..2).flat_map(|round| (0..5).map(move |kind| (kind, turns(round))));
+            let all = |drafting: Drafting, forgets: bool| {
+                let mut experience = Experience::from(setting.measured());
+                let mut ms = [0.0; 5];
+                for (kind, seeds) in kinds() {
+                    for seed in seeds {
+                        let workload = &workload::tasks_of(60, seed)[kind];
+                        let run = run_with(workload, setting, drafting, skill, HEARD, experience);
+                        experience = if forgets { setting.measured().into() } else { run.experience };
+                        ms[kind] += run.ms;
+                    }
+                }
+                ms
+            };
+            let [plain, auto] = [Drafting::Off, Drafting::Auto].map(|drafting| all(drafting, false));
+            let sum = |ms: [f64; 5]| ms.iter().sum::<f64>();
+            let chain =
+                CHAINS.map(|n| sum(all(Drafting::Chain { n }, false))).into_iter().fold(f64::INFINITY, f64::min);
+            let over = |ms: f64| ms / sum(auto);
+            let each: [f64; 5] = std::array::from_fn(|kind| plain[kind] / auto[kind]);
+            let forgetful = over(sum(all(Drafting::Auto, true)));
+            println!(
+                "{:10} {} {:.2}x plain {each:.2?}, {:.2}x the best chain, {forgetful:.2}x one that learns nothing between turns",
+                setting.name,
+                if skill.is_some() { "model" } else { "free " },
+                over(sum(plain)),
+                over(chain),
+            );
+            // Behind another kind a short answer is drafted as if it were of that one, until the governor's loan of two and a half
+            // passes, four per cent of sixty tokens, and what was won by then are spent.
+            assert!(each.iter().all(|over_plain| *over_plain >= 0.93), "{}: {each:?}", setting.name);
+            assert!([over(sum(plain)), over(chain), forgetful].iter().all(|x| *x >= 0.97), "{}", setting.name);
+        }
+    }
+}
+
+#[test]
 fn an_answer_begins_well_with_and_without_what_prefill_teaches() {
     let workload = &workload::tasks(400)[0];
     let plain = run(workload, OWN_Q8, Drafting::Off, None).ms_per_token();
-    let warm = run_from(workload, OWN_Q8, Drafting::Auto, None, true).ms_per_token();
-    let cold = run_from(workload, OWN_Q8, Drafting::Auto, None, false).ms_per_token();
+    let warm = run_from(workload, OWN_Q8, Drafting::Auto, None, 1.0).ms_per_token();
+    let cold = run_from(workload, OWN_Q8, Drafting::Auto, None, 0.0).ms_per_token();
     println!("rag, free: warm {:.2}x, cold {:.2}x", plain / warm, plain / cold);
     // Claims begin with what they are worth elsewhere, so a prompt that was not heard is not missed.
     assert!(plain / warm > 1.9 && plain / cold > 1.9);
@@ -533,53 +615,100 @@ fn acceptance_that_collapses_and_recovers() {
             let with = if skill.is_some() { "model" } else { "free" };
             println!("{:10} {with:5} collapse {collapse:.2?} of plain, {lost:.1} passes", setting.name);
             println!("{:16} recovery {recovery:.2?} of undisturbed, {late:.1} passes", "");
+            // Doubting a draft model takes its record longer than the others'.
+            let at_once = if skill.is_some() { 0.7 } else { 0.9 };
+            assert!(collapse[..3].iter().all(|speed| *speed >= at_once), "{}: {collapse:?}", setting.name);
             assert!(lost < 8.0 && collapse[3] >= 0.97 && collapse[4] >= 0.98, "{}: {collapse:?}", setting.name);
-            assert!(late < 20.0 && recovery[2..].iter().all(|speed| *speed >= 0.8), "{}: {recovery:?}", setting.name);
+            assert!(late < 30.0 && recovery[2..].iter().all(|speed| *speed >= 0.8), "{}: {recovery:?}", setting.name);
         }
     }
 }
 
-/// Real time of everything that drafting without a model does. `cargo test --release --test speculation -- --ignored --nocapture`
+/// Real time of everything that drafting without a model does, µs.
+struct Overhead {
+    per_pass: f64,
+    per_prompt_token: f64,
+    /// Rows of which the best tokens are kept.
+    rows_per_pass: f64,
+    passes: f64,
+    bytes: usize,
+}
+
+fn overhead(workload: &Workload, context: &[Token]) -> Overhead {
+    use std::time::{Duration, Instant};
+    let text: Vec<Token> = [workload.prompt.as_slice(), &workload.output].concat();
+    let n_prompt = workload.prompt.len();
+    let mut spec = Speculation::new(Drafting::Auto, Limits::default(), N_VOCAB, OWN_Q8.measured().into());
+    spec.add_context(context);
+    let unheard = n_prompt - (n_prompt as f64 * HEARD) as usize;
+    let start = Instant::now();
+    for at in 0..n_prompt {
+        let top = said_of_prompt(text[at], text[at + 1], at as u64);
+        spec.read(text[at], (at >= unheard).then_some(&top));
+    }
+    let reading = start.elapsed();
+    let (mut at, mut passes, mut rows_known, mut spent) = (n_prompt, 0.0, 0, Duration::ZERO);
+    let epoch = Instant::now();
+    let now = || epoch.elapsed().as_secs_f64() * 1e3;
+    while at + 1 < text.len() {
+        let start = Instant::now();
+        let plan = spec.plan(at - 1, text.len() - at, &now, &Cancel::new()).unwrap();
+        spent += start.elapsed();
+        let choose = |path: &[u32]| Ok(Choice::Continue(text[(at + path.len() - 1).min(text.len() - 1)]));
+        let accepted = accept(&plan.flat, choose).unwrap();
+        let known = |row: u32| plan.projection.batched || accepted.path.contains(&row);
+        let said: Vec<(u32, TopK)> = (0..)
+            .zip(&plan.flat.rows)
+            .filter(|(row, _)| known(*row))
+            .map(|(row, r)| (row, said_elsewhere(r.token)))
+            .collect();
+        let rows = plan.flat.rows.len();
+        let pass = PassCost { rows, leaves: 1, cached: at, verify_ms: OWN_Q8.verify_ms(rows), ..PassCost::default() };
+        let start = Instant::now();
+        spec.settle(&plan, &accepted, &said, &pass, &now);
+        spent += start.elapsed();
+        at += accepted.path.len();
+        rows_known += said.len();
+        passes += 1.0;
+    }
+    Overhead {
+        per_pass: spent.as_secs_f64() * 1e6 / passes,
+        per_prompt_token: reading.as_secs_f64() * 1e6 / n_prompt as f64,
+        rows_per_pass: rows_known as f64 / passes,
+        passes,
+        bytes: spec.bytes(),
+    }
+}
+
+/// µs that it takes to find the best tokens of a row, with a vocabulary of 150,000.
+fn top_k_us() -> f64 {
+    let logits: Vec<f32> = (0..150_000).map(|i| unit(95, i) as f32).collect();
+    let start = std::time::Instant::now();
+    let n: usize = (0..100).map(|_| TopK::of(std::hint::black_box(&logits)).iter().count()).sum();
+    assert_eq!(n, 400);
+    start.elapsed().as_secs_f64() * 1e6 / 100.0
+}
+
+/// `cargo test --release --test speculation -- --ignored --nocapture`
 #[test]
 #[ignore = "measures real time: run alone, in release"]
 fn drafting_without_a_model_costs_little() {
-    use std::time::{Duration, Instant};
-    for workload in workload::tasks(400) {
-        let text: Vec<Token> = [workload.prompt.as_slice(), &workload.output].concat();
-        let mut spec = Speculation::new(Drafting::Auto, Limits::default(), N_VOCAB, OWN_Q8.measured().into());
-        let start = Instant::now();
-        for at in 0..workload.prompt.len() {
-            spec.read(text[at], Some(&said_of_prompt(text[at], text[at + 1], at as u64)));
+    let top_k = top_k_us();
+    println!("{top_k:.0} µs for the best tokens of a row");
+    // Nothing handed in, and as much as there is room for.
+    let much = workload::tasks_of(60_000, 7).remove(0).output;
+    for context in [&[][..], &much] {
+        for workload in workload::tasks(400) {
+            let o = overhead(&workload, context);
+            let prompt = o.per_prompt_token * workload.prompt.len() as f64 / o.passes;
+            let kept = top_k * o.rows_per_pass;
+            let all = o.per_pass + prompt + kept;
+            println!(
+                "{:8} {:5.0} µs per pass, {prompt:4.0} of the prompt, {kept:4.0} for the best tokens, together {all:5.0}; {} bytes",
+                workload.name, o.per_pass, o.bytes
+            );
+            // The fastest plain pass at 1B that was measured (docs/benchmarks.md) took 14.4 ms.
+            assert!(all < 0.02 * 14_400.0, "{}: {all} µs", workload.name);
         }
-        let per_prompt_token = start.elapsed().as_secs_f64() * 1e6 / workload.prompt.len() as f64;
-        let (mut at, mut passes, mut spent) = (workload.prompt.len(), 0, Duration::ZERO);
-        let epoch = Instant::now();
-        let now = || epoch.elapsed().as_secs_f64() * 1e3;
-        while at + 1 < text.len() {
-            let start = Instant::now();
-            let plan = spec.plan(at - 1, text.len() - at, &now, &Cancel::new()).unwrap();
-            spent += start.elapsed();
-            let choose = |path: &[u32]| Ok(Choice::Continue(text[(at + path.len() - 1).min(text.len() - 1)]));
-            let accepted = accept(&plan.flat, choose).unwrap();
-            let said: Vec<(u32, TopK)> =
-                (0u32..).zip(&plan.flat.rows).map(|(row, r)| (row, said_elsewhere(r.token))).collect();
-            let rows = plan.flat.rows.len();
-            let pass =
-                PassCost { rows, leaves: 1, cached: at, verify_ms: OWN_Q8.verify_ms(rows), ..PassCost::default() };
-            let start = Instant::now();
-            spec.settle(&plan, &accepted, &said, &pass, &now);
-            spent += start.elapsed();
-            at += accepted.path.len();
-            passes += 1;
-        }
-        let per_pass = spent.as_secs_f64() * 1e6 / f64::from(passes);
-        let with_prompt = per_pass + per_prompt_token * workload.prompt.len() as f64 / f64::from(passes);
-        println!(
-            "{:8} {per_pass:5.0} µs per pass, {per_prompt_token:4.1} µs per prompt token, together {with_prompt:5.0}, {} bytes",
-            workload.name,
-            spec.bytes()
-        );
-        // The fastest plain pass at 1B that was measured (docs/benchmarks.md) took 14.4 ms.
-        assert!(with_prompt < 0.02 * 14_400.0, "{}: {with_prompt} µs", workload.name);
     }
 }

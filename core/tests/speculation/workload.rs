@@ -101,14 +101,20 @@ fn noise(n: usize, seed: u64) -> Vec<Token> {
 
 /// The tasks, `n` tokens of output each.
 pub(crate) fn tasks(n: usize) -> Vec<Workload> {
-    let prompt = speech(700, 1);
-    let ui_prompt = forms(300, 40);
+    tasks_of(n, 0)
+}
+
+/// The same tasks with other texts for every seed.
+pub(crate) fn tasks_of(n: usize, seed: u64) -> Vec<Workload> {
+    let own = |of: u64| of + 1000 * seed;
+    let prompt = speech(700, own(1));
+    let copy = |n_own, n_copied, of| copying(&prompt, n, n_own, n_copied, own(of));
     vec![
-        Workload { name: "rag", output: copying(&prompt, n, 5, 24, 2), prompt: prompt.clone() },
-        Workload { name: "summary", output: copying(&prompt, n, 6, 9, 3), prompt: prompt.clone() },
-        Workload { name: "ui", output: forms(n, 41), prompt: ui_prompt },
-        Workload { name: "reply", output: copying(&prompt, n, 14, 8, 4), prompt: prompt.clone() },
-        Workload { name: "chat", output: speech(n, 9), prompt: speech(60, 8) },
+        Workload { name: "rag", output: copy(5, 24, 2), prompt: prompt.clone() },
+        Workload { name: "summary", output: copy(6, 9, 3), prompt: prompt.clone() },
+        Workload { name: "ui", output: forms(n, own(41)), prompt: forms(300, own(40)) },
+        Workload { name: "reply", output: copy(14, 8, 4), prompt: prompt.clone() },
+        Workload { name: "chat", output: speech(n, own(9)), prompt: speech(60, own(8)) },
     ]
 }
 

@@ -103,7 +103,7 @@ fn forgets_the_older_half_and_stays_bounded() {
         most = most.max(drafter.bytes());
         assert!(drafter.len() <= 1000);
     }
-    assert!(most <= 1000 * 104 + 128 * 16, "{most}");
+    assert!(most <= 1000 * 120, "{most}");
     read(&mut drafter, &[500, 501, 502]);
     read(&mut drafter, &[500, 501]);
     drafter.begin();
