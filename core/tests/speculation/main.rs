@@ -683,10 +683,14 @@ fn overhead(workload: &Workload, context: &[Token]) -> Overhead {
 /// µs that it takes to find the best tokens of a row, with a vocabulary of 150,000.
 fn top_k_us() -> f64 {
     let logits: Vec<f32> = (0..150_000).map(|i| unit(95, i) as f32).collect();
-    let start = std::time::Instant::now();
-    let n: usize = (0..100).map(|_| TopK::of(std::hint::black_box(&logits)).iter().count()).sum();
-    assert_eq!(n, 400);
-    start.elapsed().as_secs_f64() * 1e6 / 100.0
+    let once = |_| {
+        let start = std::time::Instant::now();
+        assert_eq!(TopK::of(std::hint::black_box(&logits)).iter().count(), 4);
+        start.elapsed().as_secs_f64() * 1e6
+    };
+    let mut times: Vec<f64> = (0..101).map(once).collect();
+    times.sort_by(f64::total_cmp);
+    times[50]
 }
 
 /// `cargo test --release --test speculation -- --ignored --nocapture`
@@ -699,7 +703,9 @@ fn drafting_without_a_model_costs_little() {
     let much = workload::tasks_of(60_000, 7).remove(0).output;
     for context in [&[][..], &much] {
         for workload in workload::tasks(400) {
-            let o = overhead(&workload, context);
+            // The least disturbed of three.
+            let times = [(); 3].map(|()| overhead(&workload, context));
+            let o = times.iter().min_by(|a, b| a.per_pass.total_cmp(&b.per_pass)).unwrap();
             let prompt = o.per_prompt_token * workload.prompt.len() as f64 / o.passes;
             let kept = top_k * o.rows_per_pass;
             let all = o.per_pass + prompt + kept;
