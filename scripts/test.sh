@@ -5,6 +5,7 @@
 # (continuous integration) that is a failure. All parts run even after one failed; the summary stands at the end.
 # The C++ backend is built once, in the release profile: every cargo command that needs it selects the whole workspace,
 # because another selection of packages or another profile would be another five-minute build.
+# What streaming costs is measured by hand, on a quiet machine: JUnit and XCTest skip these two tests here, --strict or not.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -213,6 +214,8 @@ if [ -d models/tests ]; then
     skip 'Python scripts' 'python3 (3.11 or newer) with venv, numpy and gguf cannot be had'
   fi
 fi
+
+summary+=("$(printf 'by hand  %-28s %s' 'what streaming costs' 'see docs/benchmarks.md, Kotlin and Swift')")
 
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"

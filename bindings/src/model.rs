@@ -275,7 +275,7 @@ impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
     type Error = crate::NativeError;
 
     fn try_from(options: ModelOptions) -> Result<Self> {
-        let default = Self::default();
+        let batch_size = fulcrum::ModelOptions::default().batch_size;
         let cpus = |mask: Vec<i32>| mask.into_iter().map(|cpu| count("cpu_mask", cpu)).collect::<Result<Vec<_>>>();
         Ok(Self {
             context_length: optional("context_length", options.context_length)?,
@@ -286,13 +286,15 @@ impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
             unchecked_architecture: options.unchecked_architecture,
             kv_type: options.kv_type.unwrap_or_default(),
             kernels: options.kernels.unwrap_or_default(),
-            batch_size: optional("batch_size", options.batch_size)?.unwrap_or(default.batch_size),
+            batch_size: optional("batch_size", options.batch_size)?.unwrap_or(batch_size),
             memory_budget: options.memory_budget.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             cache_dir: options.cache_dir.map(Into::into),
             draft_model: options.draft_model.map(Into::into),
             tokenizer: options.tokenizer.map(Into::into),
             chat_template: options.chat_template,
-            ..default
+            // What `NativeModel::load` is given beside the options.
+            progress: None,
+            cancel: Cancel::new(),
         })
     }
 }

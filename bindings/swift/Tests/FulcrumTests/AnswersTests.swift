@@ -7,13 +7,15 @@ final class AnswersTests: XCTestCase {
     func testStreamRespondAndTheCommandLineSayTheSame() async throws {
         let model = try await Pocket.model
         let options = GenerationOptions(sampler: SamplerSettings(temperature: 0.8, seed: 7), maxTokens: 40)
-        let prompt = "What can you do for me?"
+        let prompt = "Write a poem about the sea."
         let streamed = try await model.session().streamResponse(to: prompt, options: options).joined()
         let responded = try await model.session().respond(to: prompt, options: options)
         let printed = try Pocket.commandLine(["--prompt", prompt, "--temp", "0.8", "--seed", "7", "--max-tokens", "40"])
         XCTAssertFalse(streamed.isEmpty)
         XCTAssertEqual(responded, streamed)
         XCTAssertEqual(printed, streamed)
+        let greedy = try await model.session().respond(to: prompt, options: Pocket.short(40))
+        XCTAssertNotEqual(greedy, streamed, "nothing was drawn")
     }
 
     func testAStreamIsPiecesAndThenTheAnswer() async throws {
@@ -58,6 +60,31 @@ final class AnswersTests: XCTestCase {
         try session.setSystemPrompt(nil)
         try session.reset()
         XCTAssertEqual(session.history, [])
+    }
+
+    func testASystemPromptThatIsSetIsAsOneFromTheBeginning() async throws {
+        let model = try await Pocket.model
+        let polite = SessionOptions(systemPrompt: "Be polite.", generation: Pocket.short())
+        let given = try await model.session(polite).response(to: "Hello!")
+        let session = try model.session(SessionOptions(systemPrompt: "Be brief, and say nothing of boats."))
+        try session.setSystemPrompt("Be polite.")
+        let response = try await session.response(to: "Hello!", options: Pocket.short())
+        XCTAssertEqual(response.text, given.text)
+        XCTAssertEqual(response.metrics.promptTokens, given.metrics.promptTokens)
+        XCTAssertEqual(session.history.first, .system("Be polite."))
+    }
+
+    func testTurnsThatNoLongerFitAreLeftOutOfThePrompt() async throws {
+        let options = SessionOptions(contextLength: 256, contextOverflow: .dropOldestTurns, generation: Pocket.short(8))
+        let session = try await Pocket.model.session(options)
+        var dropped: [Int32] = []
+        for _ in 0..<8 {
+            dropped.append(try await session.response(to: String(repeating: "word ", count: 50)).droppedMessages)
+        }
+        XCTAssertEqual(dropped.first, 0)
+        XCTAssertGreaterThan(try XCTUnwrap(dropped.last), 0)
+        XCTAssertTrue(dropped.allSatisfy { $0 % 2 == 0 } && dropped == dropped.sorted(), "\(dropped)")
+        XCTAssertEqual(session.history.count, 16)
     }
 
     func testTwoSessionsAnswerAtTheSameTime() async throws {
@@ -127,6 +154,24 @@ final class AnswersTests: XCTestCase {
         }
     }
 
+    func testAnEmojiOfSeveralCodePointsComesWhole() async throws {
+        let model = try await Pocket.model
+        // Eight tokens, each another one; the second ends one code point and is all of the next.
+        let text = "\u{2764}\u{FE0F}\u{200D}\u{1F525}"
+        let tokens = try model.tokenize(text)
+        XCTAssertEqual(Set(tokens).count, tokens.count)
+        // In their order, again and again: the only one that was not among the latest comes next.
+        let sampler = SamplerSettings(
+            penaltyWindow: Int32(tokens.count - 1), presencePenalty: 10_000,
+            logitBias: tokens.enumerated().map { LogitBias(token: $1, bias: 2000 - 100 * Float($0)) }
+        )
+        let options = GenerationOptions(sampler: sampler, maxTokens: Int32(50 * tokens.count))
+        var pieces: [String] = []
+        for try await piece in try model.session().streamResponse(to: "Hello!", options: options).text { pieces.append(piece) }
+        let expected = Array(String(repeating: text, count: 50).unicodeScalars)
+        XCTAssertTrue(pieces.count > 1 && pieces.flatMap { Array($0.unicodeScalars) } == expected, "a piece is cut")
+    }
+
     func testAStopStringALimitAndLogprobsAreHeeded() async throws {
         let session = try await Pocket.model.session()
         var options = Pocket.short(16)
@@ -166,11 +211,21 @@ final class AnswersTests: XCTestCase {
         let model = try await Pocket.model
         let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         defer { try? FileManager.default.removeItem(at: file) }
-        let first = try await model.session().response(to: "Hello!", options: Pocket.short(24))
+        _ = try await model.session().respond(to: "Hello!", options: Pocket.short(24))
         try await model.saveProfile(path: file.path)
-        try await model.loadProfile(path: file.path)
-        let again = try await model.session().response(to: "Hello!", options: Pocket.short(24))
-        XCTAssertEqual(again.text, first.text)
+        // One pass behind a prompt that is too short to tell prices: nobody knows what it will take but from a profile.
+        var options = try await Pocket.endless()
+        options.maxTokens = 2
+        var first: [Response] = []
+        for profile in [nil, file.path] {
+            let fresh = try await Model.load(path: Pocket.path, options: ModelOptions(threads: 1))
+            if let profile { try await fresh.loadProfile(path: profile) }
+            first.append(try await fresh.session().complete("Hello", options: options).response())
+        }
+        XCTAssertEqual(first.map(\.metrics.targetPasses), [1, 1])
+        XCTAssertEqual(first[0].text, first[1].text)
+        XCTAssertEqual(first[0].metrics.predictedS, 0)
+        XCTAssertGreaterThan(first[1].metrics.predictedS, 0, "what was kept was not taken")
         try "{}".write(to: file, atomically: true, encoding: .utf8)
         await assertFails(try await model.loadProfile(path: file.path)) {
             if case .invalidOption(_, "profile", _) = $0 { true } else { false }
@@ -190,13 +245,26 @@ final class AnswersTests: XCTestCase {
         options.drafting = .off
         let plain = try await model.session().complete(prompt, options: options).response()
         options.drafting = .chain(n: 4)
-        let session = try model.session()
-        try session.addContext(quoted)
-        let drafted = try await session.complete(prompt, options: options).response()
+        let drafted = try await model.session().complete(prompt, options: options).response()
         XCTAssertEqual(drafted.tokens, plain.tokens)
         XCTAssertEqual(plain.metrics.drafted, 0)
         XCTAssertTrue(drafted.metrics.drafting && drafted.metrics.drafted > 0)
         XCTAssertLessThanOrEqual(drafted.metrics.acceptedBy.context, drafted.metrics.accepted)
+    }
+
+    func testWhatIsHandedInIsDraftedFrom() async throws {
+        let model = try await Pocket.model
+        var options = try await Pocket.endless()
+        options.maxTokens = 32
+        options.drafting = .chain(n: 4)
+        let said = try await model.session().respond(to: "Hello!", options: options)
+        let session = try model.session()
+        try session.addContext(said)
+        let with = try await session.response(to: "Hello!", options: options)
+        // The last one, so that it is not what sessions learn from each other that is seen.
+        let without = try await model.session().response(to: "Hello!", options: options)
+        XCTAssertEqual([with.text, without.text], [said, said])
+        XCTAssertGreaterThan(with.metrics.accepted, without.metrics.accepted, "nothing was drafted from the text")
     }
 
     func testADraftModelChangesTheSpeedOfAnAnswerAndNotItsText() async throws {

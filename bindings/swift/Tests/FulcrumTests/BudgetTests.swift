@@ -49,6 +49,15 @@ final class BudgetTests: XCTestCase {
         XCTAssertTrue(after.preparedReady)
     }
 
+    func testAShareOfTheMemoryIsABudget() async throws {
+        let expected = try await Pocket.model.session().respond(to: "Hello!", options: Pocket.short())
+        let model = try await Model.load(path: Pocket.path, options: within(.share(0.5)))
+        let residency = try XCTUnwrap(model.info.residency)
+        XCTAssertTrue(residency.streamedLayers == 0 && residency.memory <= residency.budget, "\(residency)")
+        let answer = try await model.session().respond(to: "Hello!", options: Pocket.short())
+        XCTAssertEqual(answer, expected)
+    }
+
     func testWithoutABudgetNothingIsReadAndThereIsNothingToForecast() async throws {
         let model = try await Pocket.model
         XCTAssertNil(model.info.residency)

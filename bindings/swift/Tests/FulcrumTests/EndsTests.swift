@@ -6,19 +6,35 @@ import XCTest
 final class EndsTests: XCTestCase {
     private struct Full: Error {}
 
-    /// Decoding of ``Pocket/monotone()`` stopped where it was: what was not taken had filled the buffer, or is one step. As much as may
-    /// wait hides a step or two; that none is begun after a cancel is tested where passes are counted, in core/tests/journeys/faults.rs.
-    private func assertStopped(_ session: ChatSession, after text: String) async throws {
+    /// Decoding of ``Pocket/monotone()`` stopped before its own end: what was not taken was waiting, or is one step. As much as may wait
+    /// hides as many steps; that none is begun after a cancel shows where decoding `waited` with a full buffer, and in
+    /// core/tests/journeys/faults.rs.
+    private func assertStopped(_ session: ChatSession, after text: String, waited: Bool = false) async throws {
         for _ in 0..<10_000 where session.metrics.cancelled == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
         XCTAssertEqual(session.metrics.cancelled, 1)
         let decoded = Int(session.metrics.total.decodeTokens)
         let most = (text.utf8.count + Pocket.waitingBytes) / Pocket.monotoneBytes + 1
         let capacity = try await Pocket.model.info.contextLength
         XCTAssertGreaterThan(Int(capacity), 4 * most, "the context's end would stop it too")
-        XCTAssertTrue((1...most).contains(decoded), "\(decoded) tokens were decoded, and should be at most \(most)")
+        let allowed = waited ? most...most : 1...most
+        XCTAssertTrue(allowed.contains(decoded), "\(decoded) tokens were decoded, and should be \(allowed)")
         XCTAssertEqual(session.history, [])
         let next = try await session.respond(to: "Hello!", options: Pocket.short())
         XCTAssertFalse(next.isEmpty, "the session is of no use any more")
+    }
+
+    func testNoStepIsBegunAfterACancel() async throws {
+        let session = try await Pocket.model.session()
+        var pieces = session.streamResponse(to: "Hello!", options: try await Pocket.monotone()).text.makeAsyncIterator()
+        let text = try await pieces.next() ?? ""
+        // In that time as much waits as may, and one step more for room.
+        try await Task.sleep(nanoseconds: 3_000_000_000)
+        session.cancel()
+        do {
+            _ = try await pieces.next()
+            XCTFail("nothing was thrown")
+        } catch FulcrumError.cancelled {}
+        try await assertStopped(session, after: text, waited: true)
     }
 
     func testCancellingTheTaskStopsDecoding() async throws {
@@ -73,7 +89,7 @@ final class EndsTests: XCTestCase {
             try await Task.sleep(nanoseconds: 3_000_000_000)
             break
         }
-        try await assertStopped(session, after: text)
+        try await assertStopped(session, after: text, waited: true)
     }
 
     func testAStreamCanBeDroppedInTheMiddleOfAnAnswerTogetherWithItsSession() async throws {

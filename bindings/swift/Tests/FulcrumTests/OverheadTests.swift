@@ -9,11 +9,14 @@ final class OverheadTests: XCTestCase {
     private let prompt = String(repeating: "1, 2, 3, 4, ", count: 4)
     private let tokens: Int32 = 200
 
+    /// By default what the library takes by itself; a number leaves other cores to everything else.
+    private let threads = ProcessInfo.processInfo.environment["FULCRUM_OVERHEAD_THREADS"].flatMap(Int32.init)
+
     func testStreamingCostsLessThanTwoPerCent() async throws {
         guard let path = ProcessInfo.processInfo.environment["FULCRUM_OVERHEAD_MODEL"] else {
             throw XCTSkip("FULCRUM_OVERHEAD_MODEL names no model")
         }
-        let model = try await Model.load(path: path)
+        let model = try await Model.load(path: path, options: ModelOptions(threads: threads))
         var (engine, stream): ([Double], [Double]) = ([], [])
         // In turns, and each beside its neighbour: the machine's own pace changes. The first is for warming up.
         for round in 0...15 {
@@ -41,6 +44,7 @@ final class OverheadTests: XCTestCase {
             case .text: first = first ?? clock.now
             case .toolCall: XCTFail("there are no tools to call")
             case .done(let response):
+                XCTAssertEqual(response.tokens.count, Int(tokens))
                 let elapsed = (try XCTUnwrap(first)).duration(to: clock.now).components
                 let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) / 1e18
                 rate = Double(response.metrics.decodeTokens - 1) / seconds
@@ -52,7 +56,9 @@ final class OverheadTests: XCTestCase {
     /// As `fulcrum generate` measures its own passes.
     private func commandLine(_ path: String) throws -> Double {
         let arguments = ["--raw", "--prompt", prompt, "--max-tokens", "\(tokens)", "--drafting", "off", "--json"]
-        let json = try Pocket.commandLine(arguments, model: path)
+        let cores = threads.map { ["--threads", "\($0)"] } ?? []
+        let json = try Pocket.commandLine(arguments + cores, model: path)
+        XCTAssertTrue(json.contains("\"decode_tokens\":\(tokens),"), "not as many tokens: \(json)")
         let figure = try XCTUnwrap(json.firstMatch(of: /"decode_tokens_per_s":([0-9.]+)/))
         return try XCTUnwrap(Double(figure.1))
     }

@@ -110,6 +110,8 @@ public class Model internal constructor(
          * @throws FulcrumException.File if the file cannot be read
          * @throws FulcrumException.InvalidModel if it is damaged
          * @throws FulcrumException.UnsupportedModel if nothing here can run it
+         * @throws FulcrumException.Tokenizer if its vocabulary, or the tokenizer that [options] name, cannot be used
+         * @throws FulcrumException.Template if the chat template is none
          * @throws FulcrumException.InvalidOption if an option has a value that cannot be used
          * @throws FulcrumException.OutOfMemory if it does not fit into the memory, or into the budget that [options] name
          */

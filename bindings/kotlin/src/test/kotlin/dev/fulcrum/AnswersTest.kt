@@ -7,6 +7,7 @@ import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.test.runTest
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
+import org.junit.jupiter.api.Assertions.assertNotEquals
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.assertThrows
@@ -21,7 +22,7 @@ class AnswersTest {
         runTest {
             val sampler = SamplerSettings(temperature = 0.8f, seed = 7u)
             val options = GenerationOptions(sampler = sampler, maxTokens = 40)
-            val prompt = "What can you do for me?"
+            val prompt = "Write a poem about the sea."
             val streamed =
                 model.session {
                     it
@@ -35,6 +36,8 @@ class AnswersTest {
             assertTrue(streamed.isNotEmpty())
             assertEquals(responded, streamed)
             assertEquals(printed, streamed)
+            val greedy = model.session { it.respond(prompt, Pocket.short(40)) }
+            assertNotEquals(greedy, streamed, "nothing was drawn")
         }
 
     @Test
@@ -69,6 +72,32 @@ class AnswersTest {
                 session.setSystemPrompt(null)
                 session.reset()
                 assertEquals(emptyList<Message>(), session.history)
+            }
+        }
+
+    @Test
+    fun `a system prompt that is set is as one from the beginning`() =
+        runTest {
+            val given = model.session(SessionOptions(systemPrompt = "Be polite.")) { it.response("Hello!", Pocket.short()) }
+            model.session(SessionOptions(systemPrompt = "Be brief, and say nothing of boats.")) { session ->
+                session.setSystemPrompt("Be polite.")
+                val response = session.response("Hello!", Pocket.short())
+                assertEquals(given.text, response.text)
+                assertEquals(given.metrics.promptTokens, response.metrics.promptTokens)
+                assertEquals(Message.system("Be polite."), session.history.first())
+            }
+        }
+
+    @Test
+    fun `turns that no longer fit are left out of the prompt`() =
+        runTest {
+            val overflow = ContextOverflow.DROP_OLDEST_TURNS
+            val options = SessionOptions(contextLength = 256, contextOverflow = overflow, generation = Pocket.short(8))
+            model.session(options) { session ->
+                val dropped = List(8) { session.response("word ".repeat(50)).droppedMessages }
+                assertEquals(0, dropped.first())
+                assertTrue(dropped.last() > 0 && dropped.all { it % 2 == 0 } && dropped == dropped.sorted(), "$dropped")
+                assertEquals(16, session.history.size)
             }
         }
 
@@ -133,9 +162,27 @@ class AnswersTest {
                     // A character that is cut would be U+FFFD in the pieces, and whole in the answer.
                     assertTrue(pieces.size > 1, "nothing could be cut")
                     assertEquals(session.history.last().content, said)
+                    assertTrue(pieces.none { it.first().isLowSurrogate() || it.last().isHighSurrogate() }, "a piece is cut")
                     assertTrue(text in said, "$text never came")
                 }
             }
+        }
+
+    @Test
+    fun `an emoji of several characters comes whole`() =
+        runTest {
+            // Eight tokens, each another one; the second ends one character and is all of the next.
+            val text = "\u2764\uFE0F\u200D\uD83D\uDD25"
+            val tokens = model.tokenize(text)
+            assertEquals(tokens.distinct(), tokens)
+            // In their order, again and again: the only one that was not among the latest comes next.
+            val bias = tokens.mapIndexed { i, token -> LogitBias(token, 2000f - 100f * i) }
+            val sampler = SamplerSettings(penaltyWindow = tokens.size - 1, presencePenalty = 10_000f, logitBias = bias)
+            val options = GenerationOptions(sampler = sampler, maxTokens = 50 * tokens.size)
+            val pieces = model.session { it.streamResponse("Hello!", options).text().toList() }
+            assertTrue(pieces.size > 1, "nothing could be cut")
+            assertEquals(text.repeat(50), pieces.joinToString(""))
+            assertTrue(pieces.none { it.first().isLowSurrogate() || it.last().isHighSurrogate() }, "a piece is cut")
         }
 
     @Test
@@ -182,10 +229,20 @@ class AnswersTest {
         @TempDir folder: Path,
     ) = runTest {
         val file = folder.resolve("profile").toString()
-        val first = model.session { it.response("Hello!", Pocket.short(24)) }
+        model.session { it.respond("Hello!", Pocket.short(24)) }
         model.saveProfile(file)
-        model.loadProfile(file)
-        assertEquals(first.text, model.session { it.response("Hello!", Pocket.short(24)) }.text)
+
+        // One pass behind a prompt that is too short to tell prices: nobody knows what it will take but from a profile.
+        suspend fun first(profile: String?) =
+            Model.load(Pocket.path, ModelOptions(threads = 1)).use { fresh ->
+                profile?.let { fresh.loadProfile(it) }
+                fresh.session { it.complete("Hello", Pocket.endless.copy(maxTokens = 2)).response() }
+            }
+        val (without, with) = first(null) to first(file)
+        assertEquals(listOf(1L, 1L), listOf(without, with).map { it.metrics.targetPasses })
+        assertEquals(without.text, with.text)
+        assertEquals(0.0, without.metrics.predictedS)
+        assertTrue(with.metrics.predictedS > 0, "what was kept was not taken")
         folder.resolve("profile").toFile().writeText("{}")
         val refused = assertThrows<FulcrumException.InvalidOption> { model.loadProfile(file) }
         assertEquals("profile", refused.option)
@@ -199,14 +256,28 @@ class AnswersTest {
             val options = Pocket.endless.copy(maxTokens = 64)
             val plain = model.session { it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Off)).response() }
             val drafted =
-                model.session {
-                    it.addContext(quoted)
-                    it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Chain(4))).response()
-                }
+                model.session { it.complete(quoted.repeat(3), options.copy(drafting = Drafting.Chain(4))).response() }
             assertEquals(plain.tokens, drafted.tokens)
             assertEquals(0, plain.metrics.drafted)
             assertTrue(drafted.metrics.drafting && drafted.metrics.drafted > 0)
             assertTrue(drafted.metrics.acceptedBy.context <= drafted.metrics.accepted)
+        }
+
+    @Test
+    fun `what is handed in is drafted from`() =
+        runTest {
+            val options = Pocket.endless.copy(maxTokens = 32, drafting = Drafting.Chain(4))
+            val said = model.session { it.respond("Hello!", options) }
+            val with =
+                model.session {
+                    it.addContext(said)
+                    it.response("Hello!", options)
+                }
+            // The last one, so that it is not what sessions learn from each other that is seen.
+            val without = model.session { it.response("Hello!", options) }
+            assertEquals(listOf(said, said), listOf(with.text, without.text))
+            val (more, less) = with.metrics.accepted to without.metrics.accepted
+            assertTrue(more > less, "$more drafted tokens were accepted, and $less without the text")
         }
 
     @Test

@@ -44,6 +44,17 @@ class BudgetTest {
         }
 
     @Test
+    fun `a share of the memory is a budget`() =
+        runTest {
+            val expected = Pocket.model.session { it.respond("Hello!", Pocket.short()) }
+            Model.load(Pocket.path, within(MemoryBudget.Share(0.5f))).use { model ->
+                val residency = checkNotNull(model.info.residency)
+                assertTrue(residency.streamedLayers == 0 && residency.memory <= residency.budget, "$residency")
+                assertEquals(expected, model.session { it.respond("Hello!", Pocket.short()) })
+            }
+        }
+
+    @Test
     fun `without a budget nothing is read, and there is nothing to forecast`() =
         runTest {
             assertNull(Pocket.model.info.residency)

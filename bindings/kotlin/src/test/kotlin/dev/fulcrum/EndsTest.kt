@@ -35,8 +35,9 @@ class EndsTest {
     }
 
     /**
-     * Decoding of [Pocket.monotone] stopped where it was: what was not [collected] was waiting, or is one step. As much as may wait
-     * hides a step or two; that none is begun after a cancel is tested where passes are counted, in core/tests/journeys/faults.rs.
+     * Decoding of [Pocket.monotone] stopped before its own end: what was not [collected] was waiting, or is one step. As much as may
+     * wait hides as many steps; that none is begun after a cancel shows where decoding waits, in the next test, and in
+     * core/tests/journeys/faults.rs.
      */
     private fun assertStopped(
         session: ChatSession,
@@ -47,6 +48,22 @@ class EndsTest {
         assertTrue(model.info.contextLength > 4 * most, "the context's end would stop it too")
         assertTrue(decoded in 1..most, "$decoded tokens were decoded, and should be at most $most")
         assertEquals(emptyList<Message>(), session.history)
+    }
+
+    @Test
+    fun `no step is begun after a cancel`() {
+        NativeModel.load(Pocket.path, ModelOptions(threads = 1), null, null).use { model ->
+            model.session(SessionOptions()).use { session ->
+                session.stream("Hello!", Pocket.monotone).use { stream ->
+                    val taken = (stream.next() as NativeEvent.Text).text.length
+                    // In that time as much waits as may, and one step more for room.
+                    Thread.sleep(3000)
+                    stream.cancel()
+                    val decoded = cancelled(ChatSession(session)).total.decodeTokens
+                    assertEquals((taken + Pocket.PIECE_BYTES) / Pocket.MONOTONE_BYTES + 1L, decoded)
+                }
+            }
+        }
     }
 
     @Test

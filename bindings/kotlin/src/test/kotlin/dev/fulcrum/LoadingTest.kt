@@ -73,6 +73,21 @@ class LoadingTest {
         }
 
     @Test
+    fun `loading that is cancelled before it begins does not begin`() =
+        runTest {
+            val shares = ConcurrentLinkedQueue<Float>()
+            val outcome =
+                async {
+                    cancel()
+                    Model.load(Pocket.path, onProgress = { shares.add(it) })
+                }
+            assertThrows<CancellationException> { outcome.await() }
+            // In that time all of it would be loaded.
+            withContext(Dispatchers.IO) { Thread.sleep(2000) }
+            assertEquals(emptyList<Float>(), shares.toList())
+        }
+
+    @Test
     fun `cancelling the collection stops loading`() =
         runTest {
             val after =

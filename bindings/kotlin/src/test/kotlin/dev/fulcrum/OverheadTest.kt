@@ -1,6 +1,7 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.runBlocking
+import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable
@@ -52,6 +53,7 @@ class OverheadTest {
                 is Event.Text -> if (first == null) first = TimeSource.Monotonic.markNow()
                 is Event.ToolCall -> error("there are no tools to call")
                 is Event.Done -> {
+                    assertEquals(tokens, event.response.tokens.size)
                     val seconds = checkNotNull(first).elapsedNow().toDouble(DurationUnit.SECONDS)
                     rate = (event.metrics.decodeTokens - 1) / seconds
                 }
@@ -65,7 +67,9 @@ class OverheadTest {
         val arguments = listOf("--raw", "--prompt", prompt, "--max-tokens", "$tokens", "--drafting", "off", "--json")
         val cores = threads?.let { listOf("--threads", "$it") }.orEmpty()
         val json = Pocket.commandLine(*(arguments + cores).toTypedArray(), model = path)
-        return checkNotNull(Regex("\"decode_tokens_per_s\":([0-9.]+)").find(json)).groupValues[1].toDouble()
+        val figure = { name: String -> checkNotNull(Regex("\"$name\":([0-9.]+)").find(json)).groupValues[1].toDouble() }
+        assertEquals(tokens.toDouble(), figure("decode_tokens"))
+        return figure("decode_tokens_per_s")
     }
 
     private fun List<Double>.median() = sorted()[size / 2]
