@@ -7,7 +7,13 @@
 //! place to try a change of the policy. For how fast it really is, `fulcrum bench --workload`. Real machines are disturbed: `--noise 0.2` lets
 //! each pass, of the draft model too, take up to a fifth longer and one in twenty twice as long, drawn by position, so the same for
 //! every mode; `--states 0.5` lets the host change between two states, in one of which everything takes half as long again.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a program that counts"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

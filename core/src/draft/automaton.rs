@@ -346,7 +346,7 @@ mod tests {
     fn of_a_state_with_many_edges_every_one_is_found() {
         // A comma, then another word, two thousand times.
         let words: Vec<Token> = (1..=2000).flat_map(|word| [0, word]).collect();
-        let automaton = build(&[words.clone()]);
+        let automaton = build(std::slice::from_ref(&words));
         let comma = automaton.advance(Cursor::default(), 0);
         for word in 1..=2000 {
             let cursor = automaton.advance(comma, word);
