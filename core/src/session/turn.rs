@@ -18,8 +18,9 @@ use crate::error::{ErrorKind, Result};
 /// Text that may wait for its consumer, in bytes: a few hundred tokens.
 const CAPACITY: usize = 1024;
 
-/// Time between two pieces at least, but for the last: a frame of a screen with 60 Hz.
-const FRAME: Duration = Duration::from_millis(16);
+/// Time between two pieces at least, but for the last: thirty a second, which nobody reads faster than. On two cores that both compute,
+/// waking the consumers of the packages costs a third of a millisecond (`docs/benchmarks.md`, Kotlin and Swift).
+const FRAME: Duration = Duration::from_millis(33);
 
 /// A call counts as much as may wait: the app is to see it before much more comes.
 fn n_bytes(event: &Event) -> usize {

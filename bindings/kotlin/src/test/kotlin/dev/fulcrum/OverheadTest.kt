@@ -24,22 +24,32 @@ class OverheadTest {
         runBlocking {
             Model.load(path, ModelOptions(threads = threads)).use { model ->
                 // While the virtual machine compiles what streams, with all the cores it can get: a matter of its own.
-                shares(model, "in the first answers")
+                share(model, 15, "in the first answers")
                 repeat(30) { model.session { session -> streamed(session) } }
-                val share = shares(model, "after them")
+                val share = share(model, 40, "after them")
                 assertTrue(share > 0.98, "streaming costs more: $share")
             }
         }
 
-    /** The command line's rate and ours in turns, each beside its neighbour, because the machine's own pace changes: the median. */
-    private suspend fun shares(
+    /** Our rate over the command line's before and behind it, because the machine's own pace changes: the median. */
+    private suspend fun share(
         model: Model,
+        answers: Int,
         time: String,
     ): Double {
-        val rates = List(15) { commandLine() to model.session { session -> streamed(session) } }
-        val share = rates.map { (engine, stream) -> stream / engine }.median()
-        val (engine, stream) = rates.map { it.first }.median() to rates.map { it.second }.median()
-        println("Kotlin: %.1f tokens/s streamed, %.1f by the command line, share %.4f $time".format(stream, engine, share))
+        val engine = mutableListOf(commandLine())
+        val stream =
+            List(answers) {
+                val rate = model.session { session -> streamed(session) }
+                engine += commandLine()
+                rate
+            }
+        val neighbours = engine.zipWithNext { before, behind -> (before + behind) / 2 }
+        val shares = stream.zip(neighbours) { ours, theirs -> ours / theirs }
+        val (streamed, measured, share) = listOf(stream, engine, shares).map { it.sorted()[it.size / 2] }
+        println(
+            "Kotlin: %.1f tokens/s streamed, %.1f by the command line, share %.4f %s".format(streamed, measured, share, time),
+        )
         return share
     }
 
@@ -71,6 +81,4 @@ class OverheadTest {
         assertEquals(tokens.toDouble(), figure("decode_tokens"))
         return figure("decode_tokens_per_s")
     }
-
-    private fun List<Double>.median() = sorted()[size / 2]
 }
