@@ -3,7 +3,7 @@
 #
 #   test      compiles it with the library inside, tests it on the JVM, and publishes it into build/maven
 #   publish   the same without the tests
-#   lint      checks formatting and style; format sets them right
+#   lint      checks formatting and style, and that the Kotlin in the READMEs is Kotlin; format sets the sources right
 #   docs      makes the documentation; what an app sees and has none is an error
 #   consumer  builds and runs a program that knows nothing but the published coordinates (after test or publish)
 #   shrunk    runs that program with its code shrunk by the rules that the Android package brings (after consumer)
@@ -34,6 +34,31 @@ platform() {
   echo "$system-$processor"
 }
 
+sources=('src/main/kotlin/**/*.kt' 'src/test/kotlin/**/*.kt' 'consumer/src/**/*.kt')
+
+ktlint() {
+  "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec "-Dktlint.arguments=$*"
+}
+
+work=$root/build/kotlin/consumer
+
+consumer() {
+  "${maven[@]}" -f bindings/kotlin/consumer/pom.xml "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "$@"
+}
+
+# classpath NAME OPTION...: the files that the consumer's dependencies are, into build/kotlin/consumer/NAME.
+classpath() {
+  mkdir -p "$work"
+  consumer dependency:build-classpath "-Dmdep.outputFile=$work/$1" "${@:2}"
+}
+
+# Prints what the consumer prints, and fails unless it is what the command line beside the library answers.
+expect_answer() {
+  local library
+  library=$(bash scripts/portable.sh)
+  bash scripts/expect-answer.sh "$(dirname "$library")/fulcrum" "$model"
+}
+
 case "${1:-}" in
   test | publish)
     library=$(bash scripts/portable.sh)
@@ -44,8 +69,24 @@ case "${1:-}" in
     "${maven[@]}" -f bindings/kotlin/pom.xml deploy "-Dmaven.test.skip=$untested" "-DaltDeploymentRepository=build::file:$repository" \
       "-Dfulcrum.model=$model" "-Dfulcrum.cli=$(dirname "$library")/fulcrum" ${TEST:+"-Dtest=$TEST"}
     ;;
-  lint) "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec ;;
-  format) "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec -Dktlint.option=--format ;;
+  lint)
+    ktlint --relative "${sources[@]}"
+    # What stands in the READMEs, build.gradle.kts among it: Kotlin's parser reads it, and style is not asked for.
+    snippets=$root/build/kotlin/snippets
+    rm -rf "$snippets"
+    mkdir -p "$snippets"
+    printf 'root = true\n[*]\nktlint_standard = disabled\n' >"$snippets/.editorconfig"
+    for file in README.md bindings/README.md; do
+      awk -v name="$snippets/$(dirname "$file" | tr -d ./)" '
+        /^```kotlin$/ { n++; inside = 1; next }
+        /^```$/ { inside = 0 }
+        inside { print >(name n ".kts") }
+      ' "$file"
+    done
+    [ "$(find "$snippets" -name '*.kts' | wc -l)" -ge 3 ] || { echo 'error: the READMEs have less Kotlin than they had' >&2 && exit 1; }
+    ktlint "$snippets/*.kts"
+    ;;
+  format) ktlint --format "${sources[@]}" ;;
   docs)
     rm -rf build/kotlin/docs
     "${maven[@]}" -f bindings/kotlin/pom.xml -P dokka dokka:dokka
@@ -60,17 +101,11 @@ case "${1:-}" in
   consumer)
     # Always from the published files, never from what an earlier run left in Maven's cache.
     rm -rf "${HOME}/.m2/repository/dev/fulcrum"
-    "${maven[@]}" -f bindings/kotlin/consumer/pom.xml compile exec:java \
-      "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "-Dexec.args=$model" | bash scripts/expect-answer.sh
+    consumer compile
+    classpath program -DincludeScope=runtime
+    java -cp "bindings/kotlin/consumer/target/classes:$(cat "$work/program")" MainKt "$model" | expect_answer
     ;;
   shrunk)
-    work=$root/build/kotlin/shrunk
-    classpath() {
-      "${maven[@]}" -f bindings/kotlin/consumer/pom.xml dependency:build-classpath "-Dmdep.outputFile=$work/$1" "${@:2}" \
-        "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository"
-    }
-    mkdir -p "$work"
-    classpath program -DincludeScope=runtime
     classpath proguard -DincludeScope=provided -P proguard
     {
       echo "-injars $root/bindings/kotlin/consumer/target/classes"
@@ -87,7 +122,7 @@ case "${1:-}" in
       echo "-include $root/bindings/kotlin/android/proguard.txt"
     } >"$work/program.pro"
     java -cp "$(cat "$work/proguard")" proguard.ProGuard "@$work/program.pro" >"$work/log" || { tail -n 20 "$work/log" && exit 1; }
-    java -cp "$work/program.jar" MainKt "$model" | bash scripts/expect-answer.sh
+    java -cp "$work/program.jar" MainKt "$model" | expect_answer
     ;;
   *)
     echo 'usage: scripts/kotlin.sh test|publish|lint|format|docs|consumer|shrunk' >&2

@@ -120,7 +120,7 @@ case "${1:-}" in
   consumer)
     build_library
     swiftly swift run --package-path "$PACKAGE/consumer" --scratch-path "$SCRATCH/consumer" consumer "$FULCRUM_MODEL" |
-      bash scripts/expect-answer.sh
+      bash scripts/expect-answer.sh "$FULCRUM_CLI" "$FULCRUM_MODEL"
     ;;
   lint)
     check_sources

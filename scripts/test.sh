@@ -178,6 +178,10 @@ has_java() {
   install_packages maven default-jdk-headless
 }
 
+has_gradle() {
+  have gradle || install_packages gradle
+}
+
 part 'generated bindings' check_generated_bindings
 part 'what is missing is named' check_what_is_missing
 if [ "$(uname -s)" != Linux ]; then
@@ -190,6 +194,11 @@ elif has_java; then
   part 'Kotlin consumer, shrunk' bash scripts/kotlin.sh shrunk
   if has_python; then
     part 'Android package layout' bash scripts/check-android.sh
+    if has_gradle; then
+      part 'Gradle takes the packages' bash scripts/check-gradle.sh
+    else
+      skip 'Gradle takes the packages' 'Gradle cannot be had'
+    fi
   else
     skip 'Android package layout' 'python3 (3.11 or newer) cannot be had'
   fi

@@ -25,7 +25,7 @@ class OverheadTest {
             Model.load(path, ModelOptions(threads = threads)).use { model ->
                 // While the virtual machine compiles what streams, with all the cores it can get: a matter of its own.
                 share(model, 15, "in the first answers")
-                repeat(30) { model.session { session -> streamed(session) } }
+                repeat(90) { model.session { session -> streamed(session) } }
                 val share = share(model, 40, "after them")
                 assertTrue(share > 0.98, "streaming costs more: $share")
             }
