@@ -1,6 +1,7 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.Job
@@ -132,17 +133,62 @@ class LoadingTest {
         }
 
     @Test
+    fun `a slow collector of loading sees the latest share`() =
+        runTest {
+            val (seen, told) = CompletableDeferred<Unit>() to CompletableDeferred<Unit>()
+            val loading =
+                Model.loading { onProgress ->
+                    onProgress(0.1f)
+                    seen.await()
+                    listOf(0.2f, 0.3f, 0.4f).forEach(onProgress)
+                    told.complete(Unit)
+                    Model.load(Pocket.path)
+                }
+            val shares = mutableListOf<Float>()
+            loading.collect { event ->
+                when (event) {
+                    is Loading.Progress -> {
+                        shares += event.share
+                        seen.complete(Unit)
+                        told.await()
+                    }
+                    is Loading.Ready -> event.model.close()
+                }
+            }
+            assertEquals(listOf(0.1f, 0.4f), shares)
+        }
+
+    /** What comes to the thread's handler of exceptions that nobody caught. */
+    private suspend fun uncaught(action: suspend () -> Unit): List<Throwable> {
+        val uncaught = ConcurrentLinkedQueue<Throwable>()
+        val before = Thread.getDefaultUncaughtExceptionHandler()
+        Thread.setDefaultUncaughtExceptionHandler { _, error -> uncaught.add(error) }
+        try {
+            action()
+        } finally {
+            Thread.setDefaultUncaughtExceptionHandler(before)
+        }
+        return uncaught.toList()
+    }
+
+    @Test
     fun `what a listener throws is the listener's own`() =
         runTest {
-            val uncaught = ConcurrentLinkedQueue<Throwable>()
-            val before = Thread.getDefaultUncaughtExceptionHandler()
-            Thread.setDefaultUncaughtExceptionHandler { _, error -> uncaught.add(error) }
-            try {
-                Model.load(Pocket.path, onProgress = { error("no time") }).close()
-            } finally {
-                Thread.setDefaultUncaughtExceptionHandler(before)
-            }
-            assertTrue(uncaught.isNotEmpty() && uncaught.all { it.message == "no time" })
+            val uncaught = uncaught { Model.load(Pocket.path, onProgress = { error("no time") }).close() }
+            assertTrue(uncaught.isNotEmpty() && uncaught.all { it.message == "no time" }, "$uncaught")
+        }
+
+    @Test
+    fun `what a handler of the log throws is the handler's own`() =
+        runTest {
+            Log.setHandler(LogLevel.DEBUG) { error("no paper") }
+            val uncaught =
+                try {
+                    uncaught { Model.load(Pocket.path).close() }
+                } finally {
+                    Log.setHandler(handler = null)
+                }
+            assertTrue(uncaught.isNotEmpty() && uncaught.all { it.message == "no paper" }, "$uncaught")
         }
 
     @Test
