@@ -184,6 +184,12 @@ has_gradle() {
 
 part 'generated bindings' check_generated_bindings
 part 'what is missing is named' check_what_is_missing
+if scripts/check-phones.sh targets >/dev/null 2>&1; then
+  part 'types, for phones' bash scripts/check-phones.sh
+else
+  # The one part that --strict lets go: not every place that builds has rustup and its server.
+  summary+=("$(printf 'not here %-28s %s' 'types, for phones' 'rustup target add does not work')")
+fi
 if [ "$(uname -s)" != Linux ]; then
   skip 'Kotlin and Android packages' 'their tests are for Linux'
 elif has_java; then
