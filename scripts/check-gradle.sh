@@ -34,7 +34,7 @@ GRADLE
 expect() {
   local file
   for file in "$@"; do
-    grep "/$file\$" <<<"$files" || { printf 'error: an app does not get %s but\n%s\n' "$file" "$files" >&2 && exit 1; }
+    grep -F "/$file" <<<"$files" || { printf 'error: an app does not get %s but\n%s\n' "$file" "$files" >&2 && exit 1; }
   done
 }
 

@@ -3,9 +3,9 @@
 #
 #   test      compiles it with the library inside, tests it on the JVM, and publishes it into build/maven
 #   publish   the same without the tests
-#   lint      checks formatting and style, and that the Kotlin in the READMEs is Kotlin; format sets the sources right
+#   lint      checks formatting and style, and parses the Kotlin in the READMEs; format sets the sources right
 #   docs      makes the documentation; what an app sees and has none is an error
-#   consumer  builds and runs a program that knows nothing but the published coordinates (after test or publish)
+#   consumer  builds and runs a program that knows nothing but the published coordinates, and the README's (after test or publish)
 #   shrunk    runs that program with its code shrunk by the rules that the Android package brings (after consumer)
 #
 # Needs a JDK and Maven, which scripts/test.sh installs.
@@ -40,23 +40,34 @@ ktlint() {
   "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec "-Dktlint.arguments=$*"
 }
 
+# snippets FILE FOLDER: the Kotlin that stands in FILE, piece by piece, as FOLDER/1.kts and so on.
+snippets() {
+  mkdir -p "$2"
+  awk -v folder="$2" '
+    /^```kotlin$/ { n++; inside = 1; next }
+    /^```$/ { inside = 0 }
+    inside { print >(folder "/" n ".kts") }
+  ' "$1"
+}
+
 work=$root/build/kotlin/consumer
 
+# consumer FOLDER GOAL...
 consumer() {
-  "${maven[@]}" -f bindings/kotlin/consumer/pom.xml "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "$@"
+  "${maven[@]}" -f "$1/pom.xml" "-Dfulcrum.version=$version" "-Dfulcrum.repository=file:$repository" "${@:2}"
 }
 
 # classpath NAME OPTION...: the files that the consumer's dependencies are, into build/kotlin/consumer/NAME.
 classpath() {
   mkdir -p "$work"
-  consumer dependency:build-classpath "-Dmdep.outputFile=$work/$1" "${@:2}"
+  consumer bindings/kotlin/consumer dependency:build-classpath "-Dmdep.outputFile=$work/$1" "${@:2}"
 }
 
 # Prints what the consumer prints, and fails unless it is what the command line beside the library answers.
 expect_answer() {
   local library
-  library=$(bash scripts/portable.sh)
-  bash scripts/expect-answer.sh "$(dirname "$library")/fulcrum" "$model"
+  library=$(bash scripts/portable.sh </dev/null)
+  bash scripts/expect-answer.sh "$(dirname "$library")/fulcrum" "$model" "$@"
 }
 
 case "${1:-}" in
@@ -68,23 +79,18 @@ case "${1:-}" in
     [ "$1" = test ] || untested=true
     "${maven[@]}" -f bindings/kotlin/pom.xml deploy "-Dmaven.test.skip=$untested" "-DaltDeploymentRepository=build::file:$repository" \
       "-Dfulcrum.model=$model" "-Dfulcrum.cli=$(dirname "$library")/fulcrum" ${TEST:+"-Dtest=$TEST"}
+    echo "${repository#"$root/"}: dev.fulcrum:fulcrum-jvm:$version"
     ;;
   lint)
     ktlint --relative "${sources[@]}"
     # What stands in the READMEs, build.gradle.kts among it: Kotlin's parser reads it, and style is not asked for.
-    snippets=$root/build/kotlin/snippets
-    rm -rf "$snippets"
-    mkdir -p "$snippets"
-    printf 'root = true\n[*]\nktlint_standard = disabled\n' >"$snippets/.editorconfig"
-    for file in README.md bindings/README.md; do
-      awk -v name="$snippets/$(dirname "$file" | tr -d ./)" '
-        /^```kotlin$/ { n++; inside = 1; next }
-        /^```$/ { inside = 0 }
-        inside { print >(name n ".kts") }
-      ' "$file"
-    done
-    [ "$(find "$snippets" -name '*.kts' | wc -l)" -ge 3 ] || { echo 'error: the READMEs have less Kotlin than they had' >&2 && exit 1; }
-    ktlint "$snippets/*.kts"
+    folder=$root/build/kotlin/snippets
+    rm -rf "$folder"
+    snippets README.md "$folder/readme"
+    snippets bindings/README.md "$folder/bindings"
+    printf 'root = true\n[*]\nktlint_standard = disabled\n' >"$folder/.editorconfig"
+    [ "$(find "$folder" -name '*.kts' | wc -l)" -ge 3 ] || { echo 'error: the READMEs have less Kotlin than they had' >&2 && exit 1; }
+    ktlint '../../build/kotlin/snippets/**/*.kts'
     ;;
   format) ktlint --format "${sources[@]}" ;;
   docs)
@@ -101,9 +107,19 @@ case "${1:-}" in
   consumer)
     # Always from the published files, never from what an earlier run left in Maven's cache.
     rm -rf "${HOME}/.m2/repository/dev/fulcrum"
-    consumer compile
+    consumer bindings/kotlin/consumer compile
     classpath program -DincludeScope=runtime
     java -cp "bindings/kotlin/consumer/target/classes:$(cat "$work/program")" MainKt "$model" | expect_answer
+    # And the program that stands in the README.
+    readme=$root/build/kotlin/readme
+    rm -rf "$readme"
+    snippets README.md "$readme"
+    mkdir -p "$readme/src/main/kotlin"
+    cp bindings/kotlin/consumer/pom.xml "$readme/"
+    cp "$readme/2.kts" "$readme/src/main/kotlin/Main.kt"
+    ln -s "$model" "$readme/model.gguf"
+    consumer "$readme" compile
+    (cd "$readme" && java -cp "target/classes:$(cat "$work/program")" MainKt) | expect_answer readme
     ;;
   shrunk)
     classpath proguard -DincludeScope=provided -P proguard

@@ -5,7 +5,7 @@
 #   test      builds the package against the library for this machine, and tests it
 #   lint      checks formatting, which format sets right, and that what an app sees is documented and old enough
 #   docs      compiles the documentation; a link that leads nowhere is an error
-#   consumer  builds and runs a program that depends on the package as a user's would
+#   consumer  builds and runs a program that depends on the package as a user's would, and the one in the README
 #
 # Debian has Swift from 13 on. On an older Debian, and as root, setup makes a small Debian 13 with mmdebstrap in build/ and
 # everything runs in there: about two minutes, 450 MB to download, 2.6 GB on disk.
@@ -121,6 +121,21 @@ case "${1:-}" in
     build_library
     swiftly swift run --package-path "$PACKAGE/consumer" --scratch-path "$SCRATCH/consumer" consumer "$FULCRUM_MODEL" |
       bash scripts/expect-answer.sh "$FULCRUM_CLI" "$FULCRUM_MODEL"
+    # And the program that stands in the README, in a folder beside the clone.
+    readme=$SCRATCH/readme
+    rm -rf "$readme"
+    mkdir -p "$readme/app/Sources/app"
+    ln -s "$ROOT" "$readme/fulcrum"
+    ln -s "$FULCRUM_MODEL" "$readme/app/model.gguf"
+    awk -v app="$readme/app" '
+      BEGIN { file[1] = "Package.swift"; file[2] = "Sources/app/main.swift" }
+      /^```swift$/ { n++; inside = n in file; next }
+      /^```$/ { inside = 0 }
+      inside { print >(app "/" file[n]) }
+    ' README.md
+    # shellcheck disable=SC2016
+    swiftly bash -c 'cd "$1" && swift run' - "$readme/app" |
+      bash scripts/expect-answer.sh "$FULCRUM_CLI" "$FULCRUM_MODEL" readme
     ;;
   lint)
     check_sources

@@ -206,7 +206,7 @@ elif has_java; then
       skip 'Gradle takes the packages' 'Gradle cannot be had'
     fi
   else
-    skip 'Android package layout' 'python3 (3.11 or newer) cannot be had'
+    skip 'Android package layout, Gradle' 'python3 (3.11 or newer) cannot be had'
   fi
 else
   skip 'Kotlin and Android packages' 'a JDK and Maven cannot be had'

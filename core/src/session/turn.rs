@@ -1,8 +1,8 @@
 //! One turn between the worker, which fills it, and the consumer, who empties it; anyone may cancel it.
 //!
 //! What waits in between is bounded: a worker that is ahead of its consumer waits (back-pressure), a consumer that is behind gets
-//! everything at once (coalescing), and none is woken more often than a screen could show it: every wake takes a core from those that
-//! compute. A turn is *open* until it is settled by its consumer or cancelled, whichever comes first,
+//! everything at once (coalescing), and none is woken more often than text is read: every wake takes a core from those that compute.
+//! A turn is *open* until it is settled by its consumer or cancelled, whichever comes first,
 //! and that decides once and for all how it ended: after a cancel nothing of it is seen, after settling a cancel does nothing.
 
 use std::collections::VecDeque;
@@ -18,9 +18,9 @@ use crate::error::{ErrorKind, Result};
 /// Text that may wait for its consumer, in bytes: a few hundred tokens.
 const CAPACITY: usize = 1024;
 
-/// Time between two pieces at least, but for the last: thirty a second, which nobody reads faster than. On two cores that both compute,
-/// waking the consumers of the packages costs a third of a millisecond (`docs/benchmarks.md`, Kotlin and Swift).
-const FRAME: Duration = Duration::from_millis(33);
+/// Time from one piece to the next at least, unless as much waits as may, a tool is called, or the turn ends: thirty a second. On two
+/// cores that both compute, a piece costs Kotlin 0.4 ms of one (`docs/benchmarks.md`, Kotlin and Swift).
+const INTERVAL: Duration = Duration::from_millis(33);
 
 /// A call counts as much as may wait: the app is to see it before much more comes.
 fn n_bytes(event: &Event) -> usize {
@@ -120,7 +120,7 @@ impl Turn {
         }
     }
 
-    /// Consumer: waits for a piece, and for its frame, and takes all the text there is, or a call; `None` once there is nothing left
+    /// Consumer: waits for a piece, and for its time, and takes all the text there is, or a call; `None` once there is nothing left
     /// but to settle.
     pub(super) fn take(&self) -> Option<Event> {
         let mut inner = self.inner.lock();
@@ -130,7 +130,7 @@ impl Turn {
             }
             let is_due = inner.is_due();
             if is_due && let Some(event) = inner.pop() {
-                inner.due = Some(Instant::now() + FRAME);
+                inner.due = Some(Instant::now() + INTERVAL);
                 self.changed.notify_all();
                 return Some(event);
             }
@@ -157,30 +157,59 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::RecvTimeoutError;
+
     use super::*;
 
+    fn text(text: &str) -> Event {
+        Event::Text(text.into())
+    }
+
     #[test]
-    fn a_consumer_is_woken_once_a_frame_and_gets_everything() {
+    fn a_consumer_is_woken_once_an_interval_and_gets_everything() {
         let turn = Turn::default();
         let start = Instant::now();
         let pieces = std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..200 {
-                    turn.push(Event::Text("la ".into())).unwrap();
+                    turn.push(text("la ")).unwrap();
                     std::thread::sleep(Duration::from_micros(200));
                 }
                 turn.end(Err(ErrorKind::Closed.into()));
             });
             std::iter::from_fn(|| turn.take()).collect::<Vec<_>>()
         });
-        let text = |event: &Event| match event {
+        let said = |event: &Event| match event {
             Event::Text(text) => text.clone(),
             Event::ToolCall(_) => unreachable!("nobody calls"),
         };
-        assert_eq!(pieces.iter().map(text).collect::<String>(), "la ".repeat(200));
+        assert_eq!(pieces.iter().map(said).collect::<String>(), "la ".repeat(200));
         // The first comes at once, the last with the end.
-        let most = start.elapsed().as_millis() / FRAME.as_millis() + 2;
-        assert!(pieces.len() as u128 <= most, "{} pieces in {most} frames", pieces.len());
+        let most = start.elapsed().as_millis() / INTERVAL.as_millis() + 2;
+        assert!(pieces.len() as u128 <= most, "{} pieces in {most} intervals", pieces.len());
         assert!(turn.settle().is_err());
+    }
+
+    #[test]
+    fn a_piece_waits_for_its_time_and_not_for_the_end() {
+        let turn = Turn::default();
+        std::thread::scope(|scope| {
+            let (done, until_done) = std::sync::mpsc::channel::<()>();
+            let turn = &turn;
+            // Ends a turn that would wait for ever.
+            scope.spawn(move || {
+                if until_done.recv_timeout(Duration::from_secs(20)).is_err_and(|e| e != RecvTimeoutError::Disconnected)
+                {
+                    turn.end(Err(ErrorKind::Closed.into()));
+                }
+            });
+            for piece in 0..4 {
+                turn.push(text("la")).unwrap();
+                let start = Instant::now();
+                assert_eq!(turn.take(), Some(text("la")));
+                assert!(start.elapsed() < Duration::from_secs(10), "piece {piece} waits for the end");
+            }
+            drop(done);
+        });
     }
 }

@@ -19,7 +19,7 @@ final class OverheadTests: XCTestCase {
         // For warming up.
         _ = try await streamed(path)
         var (engine, stream) = ([try commandLine(path)], [Double]())
-        for _ in 0..<40 {
+        for _ in 0..<41 {
             stream.append(try await streamed(path))
             engine.append(try commandLine(path))
         }
