@@ -40,16 +40,6 @@ ktlint() {
   "${maven[@]}" -f bindings/kotlin/pom.xml -P ktlint exec:exec "-Dktlint.arguments=$*"
 }
 
-# snippets FILE FOLDER: the Kotlin that stands in FILE, piece by piece, as FOLDER/1.kts and so on.
-snippets() {
-  mkdir -p "$2"
-  awk -v folder="$2" '
-    /^```kotlin$/ { n++; inside = 1; next }
-    /^```$/ { inside = 0 }
-    inside { print >(folder "/" n ".kts") }
-  ' "$1"
-}
-
 work=$root/build/kotlin/consumer
 
 # consumer FOLDER GOAL...
@@ -86,10 +76,12 @@ case "${1:-}" in
     # What stands in the READMEs, build.gradle.kts among it: Kotlin's parser reads it, and style is not asked for.
     folder=$root/build/kotlin/snippets
     rm -rf "$folder"
-    snippets README.md "$folder/readme"
-    snippets bindings/README.md "$folder/bindings"
+    for document in README.md bindings/README.md; do
+      bash scripts/snippets.sh "$document" kotlin "$folder/$(dirname "$document")/of"
+    done
+    [ "$(find "$folder" -type f | wc -l)" -ge 3 ] || { echo 'error: the READMEs have less Kotlin than they had' >&2 && exit 1; }
+    find "$folder" -type f -exec mv {} {}.kts \;
     printf 'root = true\n[*]\nktlint_standard = disabled\n' >"$folder/.editorconfig"
-    [ "$(find "$folder" -name '*.kts' | wc -l)" -ge 3 ] || { echo 'error: the READMEs have less Kotlin than they had' >&2 && exit 1; }
     ktlint '../../build/kotlin/snippets/**/*.kts'
     ;;
   format) ktlint --format "${sources[@]}" ;;
@@ -113,10 +105,10 @@ case "${1:-}" in
     # And the program that stands in the README.
     readme=$root/build/kotlin/readme
     rm -rf "$readme"
-    snippets README.md "$readme"
+    bash scripts/snippets.sh README.md kotlin "$readme"
     mkdir -p "$readme/src/main/kotlin"
     cp bindings/kotlin/consumer/pom.xml "$readme/"
-    cp "$readme/2.kts" "$readme/src/main/kotlin/Main.kt"
+    mv "$readme/2" "$readme/src/main/kotlin/Main.kt"
     ln -s "$model" "$readme/model.gguf"
     consumer "$readme" compile
     (cd "$readme" && java -cp "target/classes:$(cat "$work/program")" MainKt) | expect_answer readme

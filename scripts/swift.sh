@@ -127,12 +127,9 @@ case "${1:-}" in
     mkdir -p "$readme/app/Sources/app"
     ln -s "$ROOT" "$readme/fulcrum"
     ln -s "$FULCRUM_MODEL" "$readme/app/model.gguf"
-    awk -v app="$readme/app" '
-      BEGIN { file[1] = "Package.swift"; file[2] = "Sources/app/main.swift" }
-      /^```swift$/ { n++; inside = n in file; next }
-      /^```$/ { inside = 0 }
-      inside { print >(app "/" file[n]) }
-    ' README.md
+    bash scripts/snippets.sh README.md swift "$readme"
+    mv "$readme/1" "$readme/app/Package.swift"
+    mv "$readme/2" "$readme/app/Sources/app/main.swift"
     # shellcheck disable=SC2016
     swiftly bash -c 'cd "$1" && swift run' - "$readme/app" |
       bash scripts/expect-answer.sh "$FULCRUM_CLI" "$FULCRUM_MODEL" readme

@@ -23,17 +23,22 @@ pub(crate) fn useless(_: usize) -> f64 {
 
 /// A draft model that knows the text and is right with probability `skill` (by position), and says so with some sense.
 pub(crate) struct SimulatedModel {
-    pub(crate) clock: Clock,
-    pub(crate) setting: Setting,
-    pub(crate) text: Arc<Vec<Token>>,
-    pub(crate) n_prompt: usize,
-    pub(crate) skill: Skill,
+    clock: Clock,
+    setting: Setting,
+    text: Arc<Vec<Token>>,
+    n_prompt: usize,
+    skill: Skill,
     /// Tokens of the history, and how many of them are read.
-    pub(crate) history: usize,
-    pub(crate) read: usize,
+    history: usize,
+    read: usize,
 }
 
 impl SimulatedModel {
+    /// One that has read nothing yet of `text`, the first `n_prompt` tokens of which are the prompt.
+    pub(crate) fn new(clock: Clock, setting: Setting, text: Arc<Vec<Token>>, n_prompt: usize, skill: Skill) -> Self {
+        Self { clock, setting, text, n_prompt, skill, history: 0, read: 0 }
+    }
+
     fn says(&self, before: &[Token], at: usize) -> Vec<Candidate> {
         let word = before[before.len() - 1];
         let on_text = self.text[..at] == *before;

@@ -97,16 +97,8 @@ pub(crate) fn run_with(
     let n_prompt = workload.prompt.len();
     let mut speculation = Speculation::new(drafting, Limits::default(), N_VOCAB, experience);
     if let Some(skill) = skill {
-        let (clock, text) = (clock.clone(), text.clone());
-        speculation = speculation.with_model(Box::new(SimulatedModel {
-            clock,
-            setting,
-            text,
-            n_prompt,
-            skill,
-            history: 0,
-            read: 0,
-        }));
+        let model = SimulatedModel::new(clock.clone(), setting, text.clone(), n_prompt, skill);
+        speculation = speculation.with_model(Box::new(model));
     }
     read_prompt(&mut speculation, &text, n_prompt, heard);
     let reading_ms = speculation.let_model_read(text.len() - n_prompt - 1, &|| clock.look(), &Cancel::new()).unwrap();
