@@ -2,7 +2,8 @@
 # Runs every test: scripts/test.sh [--strict]
 #
 # Sets the machine up as demo.sh does. A part whose tool cannot be had here is reported as skipped, by name; with --strict
-# (continuous integration) that is a failure. All parts run even after one failed; the summary stands at the end.
+# (continuous integration) that is a failure. All parts run even after one failed; the summary stands at the end, and behind it
+# why each part failed. What each printed stays in build/test.
 # The C++ backend is built once, in the release profile: every cargo command that needs it selects the whole workspace,
 # because another selection of packages or another profile would be another five-minute build.
 # What streaming costs is measured by hand, on a quiet machine: JUnit and XCTest skip these two tests here, --strict or not.
@@ -23,23 +24,38 @@ esac
 
 . scripts/setup.sh
 
+logs=build/test
+rm -rf "$logs"
+mkdir -p "$logs"
+
 summary=()
+reasons=()
 passed=0
 failed=0
 skipped=0
 
+# reason LOG: the lines that tell what failed, as cargo, JUnit, XCTest and unittest write them, or else the last ones.
+reason() {
+  local lines
+  lines=$(grep -E -A 1 'panicked at|^error|: error:|^\[ERROR\] +[A-Za-z]+Test\.|^(FAIL|ERROR): |^[A-Za-z]+Error: ' "$1" | grep -v '^--$' | head -n 6)
+  printf '%s\n' "${lines:-$(tail -n 3 "$1")}" | cut -c 1-300
+}
+
 # part NAME COMMAND...: runs the command, keeps the result for the summary.
 part() {
-  local name=$1 start=$SECONDS
+  local name=$1 start=$SECONDS log=${1//,/}
+  log=$logs/${log// /-}.log
   shift
   printf '\n=== %s: %s\n' "$name" "$*"
-  if "$@"; then
+  "$@" 2>&1 | tee "$log"
+  if [ "${PIPESTATUS[0]}" = 0 ]; then
     passed=$((passed + 1))
     summary+=("$(printf 'ok       %-28s %5d s' "$name" $((SECONDS - start)))")
   else
     failed=$((failed + 1))
     printf -- '--- FAILED: %s\n' "$name"
     summary+=("$(printf 'FAILED   %-28s %5d s' "$name" $((SECONDS - start)))")
+    reasons+=("--- $log" "$(reason "$log")")
   fi
 }
 
@@ -235,4 +251,8 @@ summary+=("$(printf 'by hand  %-28s %s' 'what streaming costs' 'see docs/benchma
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
-[ "$failed" = 0 ]
+[ "$failed" = 0 ] || {
+  # Empty where parts were skipped alone, which bash 3.2 takes for unset.
+  printf '%s\n' ${reasons[@]+"${reasons[@]}"}
+  exit 1
+}
