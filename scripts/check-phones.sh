@@ -20,7 +20,10 @@ done
 work=$PWD/build/phones
 mkdir -p "$work"
 library=$(bash scripts/portable.sh)
-find "$(dirname "$library")/build" -path '*/llama-cpp-sys-2-*/out/bindings.rs' -exec cp {} "$work/" \;
+# The newest: other options make another, and none goes.
+bindings=$(find "$(dirname "$library")/build" -path '*/llama-cpp-sys-2-*/out/bindings.rs' -exec ls -t {} + | head -n 1)
+[ -n "$bindings" ] || { echo 'error: the build left no bindings.rs of llama-cpp-sys-2' >&2 && exit 1; }
+cp "$bindings" "$work/"
 # What asks for Apple's SDK goes on without.
 printf '#!/bin/sh\necho /\n' >"$work/xcrun"
 chmod +x "$work/xcrun"

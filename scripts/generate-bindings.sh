@@ -27,13 +27,16 @@ bindgen swift
 
 # What is UniFFI's own becomes internal to the packages: apps see the values (data and enum classes, the two sealed ones of
 # options, machine()) and what is written by hand. UniFFI's lines for these begin with `data`, `enum` or `sealed`. What
-# it leaves without documentation, and Dokka would miss, gets some.
+# it leaves without documentation, and Dokka would miss, gets some. Half a surrogate pair (an app may have cut a text in the middle of
+# an emoji) becomes U+FFFD, as in Swift and Rust, not an exception that is nobody's, and that keeps what is called from being freed.
 sed -i.orig -E \
   -e 's/^(public )?((abstract |open |inline )?(class|interface|object|fun) )/internal \2/' \
   -e 's/^sealed class Native(Exception|Event)/internal &/' \
   -e 's/ fun .(setLogSink|nativeForecast)./ internal&/' \
   -e 's/^( +)companion object$/\1\/** For extensions. *\/ companion object/' \
   -e 's/^( +)(val v1: )/\1\/** How much. *\/ \2/' \
+  -e 's/^( +)\/\/ Make sure we don.t have invalid UTF-16, check for lone surrogates\.$/\1\/\/ Lone surrogates become U+FFFD./' \
+  -e 's/onMalformedInput\(CodingErrorAction\.REPORT\)/onMalformedInput(CodingErrorAction.REPLACE).replaceWith(byteArrayOf(-17, -65, -67))/' \
   "$out/kotlin/dev/fulcrum/fulcrum.kt"
 sed -i.orig -E \
   -e 's/^open (class|func) /\1 /' \

@@ -59,7 +59,7 @@ pub struct Tool {
     pub parameters: String,
 }
 
-fn json(option: &'static str, text: &str) -> Result<Value> {
+pub(crate) fn json(option: &'static str, text: &str) -> Result<Value> {
     let invalid = |error| ErrorKind::InvalidOption { option, reason: format!("this is no JSON: {error}") };
     serde_json::from_str(text).map_err(|error| fulcrum::Error::from(invalid(error)).into())
 }

@@ -1,11 +1,12 @@
 //! Models.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fulcrum::{Cancel, ExecutorChoice, Kernels, KvType, Model, ThreadPriority};
 
 use crate::error::Result;
-use crate::message::{Message, Tool, messages, tools};
+use crate::message::{Message, Tool, json, messages, tools};
 use crate::number::{count, figure, optional, small};
 use crate::residency::{MemoryBudget, ResidencyInfo};
 use crate::session::{NativeSession, SessionOptions};
@@ -60,6 +61,10 @@ pub struct ModelOptions {
     /// The chat template (Jinja), instead of the one in the file.
     #[uniffi(default)]
     pub chat_template: Option<String>,
+    /// What the chat template is to read besides the conversation, by name, each the text of a JSON value: `"enable_thinking"` and
+    /// `"false"` keep Qwen3 from thinking. A template does not complain of a name that it does not read. By default nothing.
+    #[uniffi(default)]
+    pub template_variables: HashMap<String, String>,
 }
 
 /// How the system schedules the computing threads.
@@ -292,6 +297,11 @@ impl TryFrom<ModelOptions> for fulcrum::ModelOptions {
             draft_model: options.draft_model.map(Into::into),
             tokenizer: options.tokenizer.map(Into::into),
             chat_template: options.chat_template,
+            template_variables: options
+                .template_variables
+                .into_iter()
+                .map(|(name, value)| Ok((name, json("template_variables", &value)?)))
+                .collect::<Result<_>>()?,
             // What `NativeModel::load` is given beside the options.
             progress: None,
             cancel: Cancel::new(),
@@ -326,6 +336,7 @@ mod tests {
             draft_model: Some("draft".into()),
             tokenizer: Some("tokenizer".into()),
             chat_template: Some("template".into()),
+            template_variables: [("enable_thinking".into(), "false".into())].into(),
         };
         let there = fulcrum::ModelOptions::try_from(given).unwrap();
         assert_eq!((there.context_length, there.threads, there.batch_size), (Some(1), Some(2), 5));
@@ -336,5 +347,6 @@ mod tests {
         let paths = ["cache", "draft", "tokenizer"].map(|path| Some(path.into()));
         assert_eq!([there.cache_dir, there.draft_model, there.tokenizer], paths);
         assert_eq!(there.chat_template.as_deref(), Some("template"));
+        assert_eq!(there.template_variables, [("enable_thinking".into(), false.into())].into());
     }
 }

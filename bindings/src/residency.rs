@@ -12,7 +12,8 @@ pub enum MemoryBudget {
     Unlimited,
     /// So many bytes.
     Bytes(i64),
-    /// This share, above 0 and at most 1, of what the system can give when the model is loaded.
+    /// This share, above 0 and at most 1, of what the system can give when the model is loaded. Linux and Android say how much that
+    /// is; where the system does not, on iOS and macOS, it is an invalid option, and bytes have to be said.
     Share(f32),
 }
 

@@ -6,6 +6,7 @@ use fulcrum::model::{ExecutorChoice, Kernels, ModelOptions};
 use fulcrum::sampling::SamplerSettings;
 use fulcrum::session::GenerationOptions;
 use fulcrum::{KvType, MemoryBudget};
+use serde_json::Value;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,17 @@ pub(crate) struct Loading {
     /// A tokenizer.json to use instead of the vocabulary in the file
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// What the model's chat template is to read, as JSON, for example enable_thinking=false for Qwen3; may be given several times
+    #[arg(long, value_name = "NAME=JSON", value_parser = template_variable)]
+    template_variable: Vec<(String, Value)>,
+}
+
+/// `NAME=JSON`.
+fn template_variable(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("it must be NAME=JSON")?;
+    let value = serde_json::from_str(value)
+        .map_err(|error| format!("`{value}` is no JSON (texts stand in quotes): {error}"))?;
+    Ok((name.to_owned(), value))
 }
 
 impl ModelArgs {
@@ -101,6 +113,7 @@ impl Loading {
             draft_model: self.draft.clone(),
             kernels: self.kernels.unwrap_or_default(),
             tokenizer: self.tokenizer.clone(),
+            template_variables: self.template_variable.iter().cloned().collect(),
             ..ModelOptions::default()
         }
     }
@@ -210,6 +223,14 @@ mod tests {
         assert!(probability("NaN").is_err());
         assert_eq!(count("2"), Ok(NonZeroUsize::MIN.saturating_add(1)));
         assert!(count("0").is_err() && count("-1").is_err() && count("1.5").is_err());
+    }
+
+    #[test]
+    fn a_template_variable_is_a_name_and_json() {
+        assert_eq!(template_variable("enable_thinking=false"), Ok(("enable_thinking".into(), false.into())));
+        assert_eq!(template_variable("mood=\"a=b\""), Ok(("mood".into(), "a=b".into())));
+        assert!(template_variable("mood=calm").is_err_and(|error| error.contains("`calm` is no JSON")));
+        assert!(template_variable("mood").is_err() && template_variable("=1").is_err());
     }
 
     #[test]

@@ -218,9 +218,8 @@ impl ChatSession {
     ///
     /// `Busy` while an answer is generated, `Closed`, and `File`.
     pub fn save_drafts(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.core.shared.edit(|_| ())?;
         let (to, saved) = channel();
-        self.core.send(Job::Save(to))?;
+        self.core.shared.edit(|_| self.core.send(Job::Save(to)))??;
         let saved: SavedDrafts = saved.recv().map_err(|_| ErrorKind::Closed)?;
         small_file::write(path.as_ref(), &saved.encode(vocabulary_hash(&*self.vocabulary)))
     }
@@ -267,9 +266,9 @@ impl ChatSession {
         self.core.shared.edit(|conversation| {
             conversation.messages.clear();
             conversation.dropped = 0;
-        })?;
-        // A closed session has forgotten everything already.
-        self.core.send(Job::Forget).or(Ok(()))
+            // A closed session has forgotten everything already.
+            let _ = self.core.send(Job::Forget);
+        })
     }
 
     /// Replaces the system prompt. The next prompt is run again from there on.

@@ -269,5 +269,6 @@ fn template(gguf: &Gguf<'_>, options: &ModelOptions, vocabulary: &dyn Vocabulary
         }
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    ChatTemplate::new(source, &special(vocabulary.bos()), &special(vocabulary.eos()))
+    let template = ChatTemplate::new(source, &special(vocabulary.bos()), &special(vocabulary.eos()))?;
+    Ok(options.template_variables.iter().fold(template, |template, (name, value)| template.with_variable(name, value)))
 }

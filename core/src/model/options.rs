@@ -1,11 +1,13 @@
 //! How a model is to be loaded and run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
@@ -50,6 +52,9 @@ pub struct ModelOptions {
     pub tokenizer: Option<PathBuf>,
     /// The chat template, instead of the one in the file.
     pub chat_template: Option<String>,
+    /// What the chat template is to read besides the conversation, by name: `enable_thinking: false` keeps Qwen3 from thinking. A
+    /// template does not complain of a name that it does not read.
+    pub template_variables: BTreeMap<String, Value>,
     /// Told how loading goes on.
     pub progress: Option<Progress>,
     /// Stops loading, which then fails with `Cancelled`.
@@ -98,6 +103,7 @@ impl Default for ModelOptions {
             draft_model: None,
             tokenizer: None,
             chat_template: None,
+            template_variables: BTreeMap::new(),
             progress: None,
             cancel: Cancel::new(),
         }
@@ -119,6 +125,7 @@ impl fmt::Debug for ModelOptions {
             .field("memory_budget", &self.memory_budget)
             .field("draft_model", &self.draft_model)
             .field("tokenizer", &self.tokenizer)
+            .field("template_variables", &self.template_variables)
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ pub enum MemoryBudget {
     /// So many bytes.
     Bytes(u64),
     /// This share, above 0 and at most 1, of what the system can give when the model is loaded.
+    /// Linux and Android say how much that is; elsewhere it is `InvalidOption`.
     Share(f32),
 }
 

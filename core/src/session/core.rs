@@ -58,12 +58,11 @@ impl Shared {
         change(&mut self.state.lock().metrics);
     }
 
-    /// Changes the conversation. Fails with `Busy` while a turn is open.
-    pub(super) fn edit(&self, change: impl FnOnce(&mut Conversation)) -> Result<()> {
+    /// Changes the conversation; no turn begins meanwhile. Fails with `Busy` while one is open.
+    pub(super) fn edit<T>(&self, change: impl FnOnce(&mut Conversation) -> T) -> Result<T> {
         let mut state = self.state.lock();
         state.check_idle()?;
-        change(&mut state.conversation);
-        Ok(())
+        Ok(change(&mut state.conversation))
     }
 
     /// Cancels the open turn, if there is one.

@@ -67,12 +67,19 @@ impl ResponseStream {
         Events(self)
     }
 
+    /// Waits for the next part and leaves the end open: `None` where nothing but the end is left, and [`events`](Self::events) then
+    /// tells which. For who takes a part before the one in front of it is seen, so that an answer that is left with its last part is
+    /// not history.
+    pub fn next_part(&mut self) -> Option<Event> {
+        if matches!(self.state, State::Running) { self.turn.take() } else { None }
+    }
+
     fn next_event(&mut self) -> Option<Result<Event>> {
+        if let Some(event) = self.next_part() {
+            return Some(Ok(event));
+        }
         if !matches!(self.state, State::Running) {
             return None;
-        }
-        if let Some(event) = self.turn.take() {
-            return Some(Ok(event));
         }
         match self.core.settle(&self.turn, self.messages.take()) {
             Ok(response) => {

@@ -139,6 +139,27 @@ fn dropping_a_stream_undoes_its_turn_even_if_all_of_it_was_generated() {
 }
 
 #[test]
+fn an_end_that_is_left_open_is_decided_by_who_asks_for_it() {
+    let (session, _) = session(replying(|_, _| "yes".into()));
+    let ask = || {
+        let mut stream = session.stream_response("x").unwrap();
+        while stream.next_part().is_some() {}
+        assert!(stream.next_part().is_none() && stream.response().is_none());
+        stream
+    };
+    drop(ask());
+    assert_eq!(session.history(), []);
+    let mut cancelled = ask();
+    cancelled.canceller().cancel();
+    assert!(cancelled.events().next().unwrap().unwrap_err().is_cancelled());
+    assert!(cancelled.next_part().is_none() && cancelled.events().next().is_none());
+    let mut stream = ask();
+    assert!(stream.events().next().is_none() && stream.next_part().is_none());
+    assert_eq!(stream.response().unwrap().text, "yes");
+    assert_eq!(session.history().len(), 2);
+}
+
+#[test]
 fn cancel_before_the_end_is_seen_wins_and_after_it_does_nothing() {
     let (session, _) = session(echoing());
     let mut stream = session.stream_response("a").unwrap();

@@ -1,9 +1,9 @@
 import Dispatch
 
-/// Where calls wait: a thread of Dispatch's, never one of the few that run tasks.
-private let queue = DispatchQueue(label: "dev.fulcrum", attributes: .concurrent)
-
 /// Makes a call that waits. When the task is cancelled, `cancel` ends the call, and the error is `CancellationError`.
+///
+/// It waits on a serial queue of its own: for these Dispatch makes as many threads as it takes, while a concurrent one would share the
+/// few that run tasks on Linux, one per core.
 func blocking<T: Sendable>(
     cancel: @escaping @Sendable () -> Void,
     _ call: @escaping @Sendable () throws -> T
@@ -11,7 +11,7 @@ func blocking<T: Sendable>(
     do {
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
-                queue.async { continuation.resume(with: Result { try translated(call) }) }
+                DispatchQueue(label: "dev.fulcrum").async { continuation.resume(with: Result { try translated(call) }) }
             }
         } onCancel: {
             cancel()

@@ -4,7 +4,7 @@ public enum Event: Sendable, Equatable {
     case text(String)
     /// A tool that the model calls. The app runs it, and goes on with its result: `streamResponse(to: [.tool(result, call: call)])`.
     case toolCall(ToolCall)
-    /// The answer is complete, and part of the history.
+    /// The answer is complete, and part of the history if it is one to a prompt.
     case done(Response)
 
     init(_ event: NativeEvent) {
@@ -52,8 +52,17 @@ public struct ResponseStream: AsyncSequence, Sendable {
     public struct Iterator: AsyncIteratorProtocol {
         enum State {
             case new(@Sendable () throws -> NativeStream)
-            case running(NativeStream)
+            case running(Running)
             case ended
+        }
+
+        /// Cancels the answer with the iterator, although a thread that waited for it may still let go of the stream.
+        final class Running: Sendable {
+            let stream: NativeStream
+
+            init(_ stream: NativeStream) { self.stream = stream }
+
+            deinit { stream.cancel() }
         }
 
         var state: State
@@ -68,10 +77,10 @@ public struct ResponseStream: AsyncSequence, Sendable {
                     return nil
                 case .new(let ask):
                     let stream = try translated(ask)
-                    state = .running(stream)
+                    state = .running(Running(stream))
                     return try await next(of: stream)
-                case .running(let stream):
-                    return try await next(of: stream)
+                case .running(let running):
+                    return try await next(of: running.stream)
                 }
             } catch {
                 state = .ended
@@ -80,11 +89,10 @@ public struct ResponseStream: AsyncSequence, Sendable {
         }
 
         private mutating func next(of stream: NativeStream) async throws -> Event? {
-            if let event = try await blocking(cancel: { stream.cancel() }, { try stream.next() }) {
-                return Event(event)
-            }
-            state = .ended
-            return stream.response().map(Event.done)
+            let part = { @Sendable in try stream.next().map(Event.init) ?? .done(stream.finish()) }
+            let event = try await blocking(cancel: { stream.cancel() }, part)
+            if case .done = event { state = .ended }
+            return event
         }
     }
 }

@@ -18,6 +18,19 @@ final class AnswersTests: XCTestCase {
         XCTAssertNotEqual(greedy, streamed, "nothing was drawn")
     }
 
+    func testAnAnswerTellsTheSeedThatGivesItAgain() async throws {
+        let model = try await Pocket.model
+        var drawn = try await Pocket.endless()
+        (drawn.sampler.temperature, drawn.maxTokens) = (2, 40)
+        let first = try await model.session().response(to: "Hello!", options: drawn)
+        let other = try await model.session().response(to: "Hello!", options: drawn)
+        XCTAssertNotEqual(first.seed, other.seed)
+        XCTAssertNotEqual(first.text, other.text)
+        drawn.sampler.seed = first.seed
+        let again = try await model.session().respond(to: "Hello!", options: drawn)
+        XCTAssertEqual(first.text, again)
+    }
+
     func testAStreamIsPiecesAndThenTheAnswer() async throws {
         let session = try await Pocket.model.session()
         var pieces = ""
@@ -105,7 +118,7 @@ final class AnswersTests: XCTestCase {
                     text += piece
                     begun.append(prompt)
                     // Until both answers have begun: were one answered after the other, it would be in vain.
-                    for _ in 0..<20_000 where Set(begun.values).count < 2 { try await Task.sleep(nanoseconds: 1_000_000) }
+                    try await Pocket.wait { Set(begun.values).count == 2 }
                     XCTAssertEqual(Set(begun.values), Set(prompts), "one answer waits for the other")
                 }
                 return text
@@ -142,7 +155,8 @@ final class AnswersTests: XCTestCase {
                 logitBias: tokens.map { LogitBias(token: $0, bias: 1000) }, seed: 3
             )
             let session = try model.session()
-            let options = GenerationOptions(sampler: sampler, maxTokens: 400)
+            // More than waits for a loop: it comes in several pieces.
+            let options = GenerationOptions(sampler: sampler, maxTokens: 1600)
             var pieces: [String] = []
             for try await piece in session.streamResponse(to: "\(text)?", options: options).text { pieces.append(piece) }
             let said = pieces.joined()
@@ -165,10 +179,10 @@ final class AnswersTests: XCTestCase {
             penaltyWindow: Int32(tokens.count - 1), presencePenalty: 10_000,
             logitBias: tokens.enumerated().map { LogitBias(token: $1, bias: 2000 - 100 * Float($0)) }
         )
-        let options = GenerationOptions(sampler: sampler, maxTokens: Int32(50 * tokens.count))
+        let options = GenerationOptions(sampler: sampler, maxTokens: Int32(200 * tokens.count))
         var pieces: [String] = []
         for try await piece in try model.session().streamResponse(to: "Hello!", options: options).text { pieces.append(piece) }
-        let expected = Array(String(repeating: text, count: 50).unicodeScalars)
+        let expected = Array(String(repeating: text, count: 200).unicodeScalars)
         XCTAssertTrue(pieces.count > 1 && pieces.flatMap { Array($0.unicodeScalars) } == expected, "a piece is cut")
     }
 

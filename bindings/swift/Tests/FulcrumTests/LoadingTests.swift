@@ -78,6 +78,19 @@ final class LoadingTests: XCTestCase {
         XCTAssertGreaterThan(twice.metrics.promptTokens, response.metrics.promptTokens, "the tools are the old ones")
     }
 
+    func testATemplateReadsVariables() async throws {
+        let template = "{{ 'calm' if mood == 1 else 'none' }}"
+        for (given, expected) in [(["mood": "1", "unread": "[]"], "calm"), ([:], "none")] {
+            let options = ModelOptions(chatTemplate: template, templateVariables: given)
+            let model = try await Model.load(path: Pocket.path, options: options)
+            XCTAssertEqual(try model.render([.user("Hello!")]), expected)
+        }
+        let wrong = ModelOptions(templateVariables: ["mood": "calm"])
+        await assertFails(try await Model.load(path: Pocket.path, options: wrong)) {
+            if case .invalidOption(_, "template_variables", _) = $0 { true } else { false }
+        }
+    }
+
     func testATokenizerBesideTheModelIsAsGoodAsItsOwn() async throws {
         let text = "What can you do for me, 🙂?"
         let options = ModelOptions(kernels: .own, tokenizer: Pocket.tokenizerPath)

@@ -38,7 +38,7 @@ final class MemoryTests: XCTestCase {
         for stretch in 0..<8 {
             try await answers(stretch == 0 ? 30 : 20)
             // The thread of the last one may still be on its way out.
-            for _ in 0..<500 where try Pocket.sessions() > before { try await Task.sleep(nanoseconds: 10_000_000) }
+            try await Pocket.wait { try Pocket.sessions() <= before }
             allocated.append(try Self.allocatedBytes())
             resident.append(try Pocket.residentBytes())
         }
@@ -61,7 +61,7 @@ final class MemoryTests: XCTestCase {
         XCTAssertGreaterThanOrEqual(try Pocket.sessions(), living.count, "sessions are not seen by their threads")
         living.removeAll()
         // The thread of the last one may still be on its way out.
-        for _ in 0..<100 where try Pocket.sessions() > before { try await Task.sleep(nanoseconds: 10_000_000) }
+        try await Pocket.wait { try Pocket.sessions() <= before }
         XCTAssertLessThanOrEqual(try Pocket.sessions(), before)
     }
 }

@@ -74,6 +74,12 @@ enum Pocket {
         }
     }
 
+    /// Waits until something is so, for a minute at most; the test then says whether it is.
+    static func wait(until isSo: () throws -> Bool) async throws {
+        let end = Date() + 60
+        while try !isSo(), Date() < end { try await Task.sleep(nanoseconds: 1_000_000) }
+    }
+
     private static func setting(_ name: String) -> String {
         guard let value = ProcessInfo.processInfo.environment[name] else {
             fatalError("\(name) is not set; run scripts/swift.sh")

@@ -1813,14 +1813,15 @@ protocol NativeStreamProtocol: AnyObject, Sendable {
     func cancel()
 
     /**
-     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
+     * The answer, which becomes history with this call, or the error that ended it, once: to be called after `next` has returned
+     * none, and after the app has seen all parts.
      */
-    func next() throws  -> NativeEvent?
+    func finish() throws  -> Response
 
     /**
-     * The answer, once `next` has returned none.
+     * Waits for the next part; none after the last, and after a cancel. Blocks: call it on a thread that may wait.
      */
-    func response()  -> Response?
+    func next()  -> NativeEvent?
 
 }
 /**
@@ -1891,24 +1892,25 @@ func cancel()  {try! rustCall() {
 }
 
     /**
-     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
+     * The answer, which becomes history with this call, or the error that ended it, once: to be called after `next` has returned
+     * none, and after the app has seen all parts.
      */
-func next()throws  -> NativeEvent?  {
-    return try  FfiConverterOptionTypeNativeEvent.lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
+func finish()throws  -> Response  {
+    return try  FfiConverterTypeResponse_lift(try rustCallWithError(FfiConverterTypeNativeError_lift) {
         uniffiCallStatus in
-    uniffi_fulcrum_ffi_fn_method_nativestream_next(
+    uniffi_fulcrum_ffi_fn_method_nativestream_finish(
             self.uniffiCloneHandle(),uniffiCallStatus
     )
 })
 }
 
     /**
-     * The answer, once `next` has returned none.
+     * Waits for the next part; none after the last, and after a cancel. Blocks: call it on a thread that may wait.
      */
-func response() -> Response?  {
-    return try!  FfiConverterOptionTypeResponse.lift(try! rustCall() {
+func next() -> NativeEvent?  {
+    return try!  FfiConverterOptionTypeNativeEvent.lift(try! rustCall() {
         uniffiCallStatus in
-    uniffi_fulcrum_ffi_fn_method_nativestream_response(
+    uniffi_fulcrum_ffi_fn_method_nativestream_next(
             self.uniffiCloneHandle(),uniffiCallStatus
     )
 })
@@ -3241,6 +3243,11 @@ public struct ModelOptions: Equatable, Hashable {
      * The chat template (Jinja), instead of the one in the file.
      */
     public var chatTemplate: String?
+    /**
+     * What the chat template is to read besides the conversation, by name, each the text of a JSON value: `"enable_thinking"` and
+     * `"false"` keep Qwen3 from thinking. A template does not complain of a name that it does not read. By default nothing.
+     */
+    public var templateVariables: [String: String]
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -3291,7 +3298,11 @@ public struct ModelOptions: Equatable, Hashable {
          */tokenizer: String? = nil,
         /**
          * The chat template (Jinja), instead of the one in the file.
-         */chatTemplate: String? = nil) {
+         */chatTemplate: String? = nil,
+        /**
+         * What the chat template is to read besides the conversation, by name, each the text of a JSON value: `"enable_thinking"` and
+         * `"false"` keep Qwen3 from thinking. A template does not complain of a name that it does not read. By default nothing.
+         */templateVariables: [String: String] = [:]) {
         self.contextLength = contextLength
         self.threads = threads
         self.priority = priority
@@ -3306,6 +3317,7 @@ public struct ModelOptions: Equatable, Hashable {
         self.draftModel = draftModel
         self.tokenizer = tokenizer
         self.chatTemplate = chatTemplate
+        self.templateVariables = templateVariables
     }
 
 
@@ -3337,7 +3349,8 @@ struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
                 cacheDir: FfiConverterOptionString.read(from: &buf),
                 draftModel: FfiConverterOptionString.read(from: &buf),
                 tokenizer: FfiConverterOptionString.read(from: &buf),
-                chatTemplate: FfiConverterOptionString.read(from: &buf)
+                chatTemplate: FfiConverterOptionString.read(from: &buf),
+                templateVariables: FfiConverterDictionaryStringString.read(from: &buf)
         )
     }
 
@@ -3356,6 +3369,7 @@ struct FfiConverterTypeModelOptions: FfiConverterRustBuffer {
         FfiConverterOptionString.write(value.draftModel, into: &buf)
         FfiConverterOptionString.write(value.tokenizer, into: &buf)
         FfiConverterOptionString.write(value.chatTemplate, into: &buf)
+        FfiConverterDictionaryStringString.write(value.templateVariables, into: &buf)
     }
 }
 
@@ -5118,7 +5132,8 @@ public enum MemoryBudget: Equatable, Hashable {
     case bytes(Int64
     )
     /**
-     * This share, above 0 and at most 1, of what the system can give when the model is loaded.
+     * This share, above 0 and at most 1, of what the system can give when the model is loaded. Linux and Android say how much that
+     * is; where the system does not, on iOS and macOS, it is an invalid option, and bytes have to be said.
      */
     case share(Float
     )
@@ -6137,30 +6152,6 @@ fileprivate struct FfiConverterOptionTypeResidencyInfo: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
-fileprivate struct FfiConverterOptionTypeResponse: FfiConverterRustBuffer {
-    typealias SwiftType = Response?
-
-    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
-        guard let value = value else {
-            writeInt(&buf, Int8(0))
-            return
-        }
-        writeInt(&buf, Int8(1))
-        FfiConverterTypeResponse.write(value, into: &buf)
-    }
-
-    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
-        switch try readInt(&buf) as Int8 {
-        case 0: return nil
-        case 1: return try FfiConverterTypeResponse.read(from: &buf)
-        default: throw UniffiInternalError.unexpectedOptionalTag
-        }
-    }
-}
-
-#if swift(>=5.8)
-@_documentation(visibility: private)
-#endif
 fileprivate struct FfiConverterOptionTypeContextOverflow: FfiConverterRustBuffer {
     typealias SwiftType = ContextOverflow?
 
@@ -6623,6 +6614,32 @@ fileprivate struct FfiConverterSequenceSequenceInt32: FfiConverterRustBuffer {
         return seq
     }
 }
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterDictionaryStringString: FfiConverterRustBuffer {
+    public static func write(_ value: [String: String], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for (key, value) in value {
+            FfiConverterString.write(key, into: &buf)
+            FfiConverterString.write(value, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [String: String] {
+        let len: Int32 = try readInt(&buf)
+        var dict = [String: String]()
+        dict.reserveCapacity(Int(len))
+        for _ in 0..<len {
+            let key = try FfiConverterString.read(from: &buf)
+            let value = try FfiConverterString.read(from: &buf)
+            dict[key] = value
+        }
+        return dict
+    }
+}
 /**
  * Sends lines at `level` and above to `sink`, or to nobody (on Android: to the system's log).
  */
@@ -6759,10 +6776,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_fulcrum_ffi_checksum_method_nativestream_cancel() != 22065) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativestream_next() != 9710) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativestream_finish() != 5909) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_fulcrum_ffi_checksum_method_nativestream_response() != 42033) {
+    if (uniffi_fulcrum_ffi_checksum_method_nativestream_next() != 35074) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_fulcrum_ffi_checksum_constructor_cancellation_new() != 54796) {

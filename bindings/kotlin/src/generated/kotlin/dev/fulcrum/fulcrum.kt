@@ -777,9 +777,9 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_method_nativestream_cancel(
     ): Int
-    external fun uniffi_fulcrum_ffi_checksum_method_nativestream_next(
+    external fun uniffi_fulcrum_ffi_checksum_method_nativestream_finish(
     ): Int
-    external fun uniffi_fulcrum_ffi_checksum_method_nativestream_response(
+    external fun uniffi_fulcrum_ffi_checksum_method_nativestream_next(
     ): Int
     external fun uniffi_fulcrum_ffi_checksum_constructor_cancellation_new(
     ): Int
@@ -891,9 +891,9 @@ internal object UniffiLib {
     ): Unit
     external fun uniffi_fulcrum_ffi_fn_method_nativestream_cancel(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
-    external fun uniffi_fulcrum_ffi_fn_method_nativestream_next(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
+    external fun uniffi_fulcrum_ffi_fn_method_nativestream_finish(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
-    external fun uniffi_fulcrum_ffi_fn_method_nativestream_response(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
+    external fun uniffi_fulcrum_ffi_fn_method_nativestream_next(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
     external fun uniffi_fulcrum_ffi_fn_func_set_log_sink(`sink`: RustBuffer.ByValue,`level`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
@@ -1107,10 +1107,10 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_cancel() and 0xFFFF) != 22065) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_next() and 0xFFFF) != 9710) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_finish() and 0xFFFF) != 5909) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_response() and 0xFFFF) != 42033) {
+    if ((lib.uniffi_fulcrum_ffi_checksum_method_nativestream_next() and 0xFFFF) != 35074) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_fulcrum_ffi_checksum_constructor_cancellation_new() and 0xFFFF) != 54796) {
@@ -1443,9 +1443,9 @@ internal object FfiConverterString: FfiConverter<String, RustBuffer.ByValue> {
     }
 
     fun toUtf8(value: String): ByteBuffer {
-        // Make sure we don't have invalid UTF-16, check for lone surrogates.
+        // Lone surrogates become U+FFFD.
         return Charsets.UTF_8.newEncoder().run {
-            onMalformedInput(CodingErrorAction.REPORT)
+            onMalformedInput(CodingErrorAction.REPLACE).replaceWith(byteArrayOf(-17, -65, -67))
             encode(CharBuffer.wrap(value))
         }
     }
@@ -3501,14 +3501,15 @@ internal interface NativeStreamInterface {
     fun `cancel`()
 
     /**
-     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
+     * The answer, which becomes history with this call, or the error that ended it, once: to be called after `next` has returned
+     * none, and after the app has seen all parts.
      */
-    fun `next`(): NativeEvent?
+    fun `finish`(): Response
 
     /**
-     * The answer, once `next` has returned none.
+     * Waits for the next part; none after the last, and after a cancel. Blocks: call it on a thread that may wait.
      */
-    fun `response`(): Response?
+    fun `next`(): NativeEvent?
 
     /** For extensions. */ companion object
 }
@@ -3634,13 +3635,14 @@ internal open class NativeStream: Disposable, AutoCloseable, NativeStreamInterfa
 
 
     /**
-     * Waits for the next part; none after the last. Blocks: call it on a thread that may wait.
+     * The answer, which becomes history with this call, or the error that ended it, once: to be called after `next` has returned
+     * none, and after the app has seen all parts.
      */
-    @Throws(NativeException::class)override fun `next`(): NativeEvent? {
-            return FfiConverterOptionalTypeNativeEvent.lift(
+    @Throws(NativeException::class)override fun `finish`(): Response {
+            return FfiConverterTypeResponse.lift(
     callWithHandle {
     uniffiRustCallWithError(NativeException) { _status ->
-    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativestream_next(
+    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativestream_finish(
         it,
         _status)
 }
@@ -3651,12 +3653,12 @@ internal open class NativeStream: Disposable, AutoCloseable, NativeStreamInterfa
 
 
     /**
-     * The answer, once `next` has returned none.
-     */override fun `response`(): Response? {
-            return FfiConverterOptionalTypeResponse.lift(
+     * Waits for the next part; none after the last, and after a cancel. Blocks: call it on a thread that may wait.
+     */override fun `next`(): NativeEvent? {
+            return FfiConverterOptionalTypeNativeEvent.lift(
     callWithHandle {
     uniffiRustCall() { _status ->
-    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativestream_response(
+    UniffiLib.uniffi_fulcrum_ffi_fn_method_nativestream_next(
         it,
         _status)
 }
@@ -4671,6 +4673,12 @@ data class ModelOptions (
      * The chat template (Jinja), instead of the one in the file.
      */
     val `chatTemplate`: kotlin.String? = null
+    ,
+    /**
+     * What the chat template is to read besides the conversation, by name, each the text of a JSON value: `"enable_thinking"` and
+     * `"false"` keep Qwen3 from thinking. A template does not complain of a name that it does not read. By default nothing.
+     */
+    val `templateVariables`: Map<kotlin.String, kotlin.String> = mapOf()
 
 ){
 
@@ -4701,6 +4709,7 @@ internal object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOption
             FfiConverterOptionalString.read(buf),
             FfiConverterOptionalString.read(buf),
             FfiConverterOptionalString.read(buf),
+            FfiConverterMapStringString.read(buf),
         )
     }
 
@@ -4718,7 +4727,8 @@ internal object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOption
             FfiConverterOptionalString.allocationSize(value.`cacheDir`) +
             FfiConverterOptionalString.allocationSize(value.`draftModel`) +
             FfiConverterOptionalString.allocationSize(value.`tokenizer`) +
-            FfiConverterOptionalString.allocationSize(value.`chatTemplate`)
+            FfiConverterOptionalString.allocationSize(value.`chatTemplate`) +
+            FfiConverterMapStringString.allocationSize(value.`templateVariables`)
     )
 
     override fun write(value: ModelOptions, buf: ByteBuffer) {
@@ -4736,6 +4746,7 @@ internal object FfiConverterTypeModelOptions: FfiConverterRustBuffer<ModelOption
             FfiConverterOptionalString.write(value.`draftModel`, buf)
             FfiConverterOptionalString.write(value.`tokenizer`, buf)
             FfiConverterOptionalString.write(value.`chatTemplate`, buf)
+            FfiConverterMapStringString.write(value.`templateVariables`, buf)
     }
 }
 
@@ -5984,7 +5995,8 @@ sealed class MemoryBudget {
     }
 
     /**
-     * This share, above 0 and at most 1, of what the system can give when the model is loaded.
+     * This share, above 0 and at most 1, of what the system can give when the model is loaded. Linux and Android say how much that
+     * is; where the system does not, on iOS and macOS, it is an invalid option, and bytes have to be said.
      */
     data class Share(
         /** How much. */ val v1: kotlin.Float) : MemoryBudget()
@@ -7212,38 +7224,6 @@ internal object FfiConverterOptionalTypeResidencyInfo: FfiConverterRustBuffer<Re
 /**
  * @suppress
  */
-internal object FfiConverterOptionalTypeResponse: FfiConverterRustBuffer<Response?> {
-    override fun read(buf: ByteBuffer): Response? {
-        if (buf.get().toInt() == 0) {
-            return null
-        }
-        return FfiConverterTypeResponse.read(buf)
-    }
-
-    override fun allocationSize(value: Response?): ULong {
-        if (value == null) {
-            return 1UL
-        } else {
-            return 1UL + FfiConverterTypeResponse.allocationSize(value)
-        }
-    }
-
-    override fun write(value: Response?, buf: ByteBuffer) {
-        if (value == null) {
-            buf.put(0)
-        } else {
-            buf.put(1)
-            FfiConverterTypeResponse.write(value, buf)
-        }
-    }
-}
-
-
-
-
-/**
- * @suppress
- */
 internal object FfiConverterOptionalTypeContextOverflow: FfiConverterRustBuffer<ContextOverflow?> {
     override fun read(buf: ByteBuffer): ContextOverflow? {
         if (buf.get().toInt() == 0) {
@@ -7802,6 +7782,45 @@ internal object FfiConverterSequenceSequenceInt: FfiConverterRustBuffer<List<Lis
         buf.putInt(value.size)
         value.iterator().forEach {
             FfiConverterSequenceInt.write(it, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
+internal object FfiConverterMapStringString: FfiConverterRustBuffer<Map<kotlin.String, kotlin.String>> {
+    override fun read(buf: ByteBuffer): Map<kotlin.String, kotlin.String> {
+        val len = buf.getInt()
+        return buildMap<kotlin.String, kotlin.String>(len) {
+            repeat(len) {
+                val k = FfiConverterString.read(buf)
+                val v = FfiConverterString.read(buf)
+                this[k] = v
+            }
+        }
+    }
+
+    override fun allocationSize(value: Map<kotlin.String, kotlin.String>): ULong {
+        val spaceForMapSize = 4UL
+        val spaceForChildren = value.map { (k, v) ->
+            FfiConverterString.allocationSize(k) +
+            FfiConverterString.allocationSize(v)
+        }.sum()
+        return spaceForMapSize + spaceForChildren
+    }
+
+    override fun write(value: Map<kotlin.String, kotlin.String>, buf: ByteBuffer) {
+        buf.putInt(value.size)
+        // The parens on `(k, v)` here ensure we're calling the right method,
+        // which is important for compatibility with older android devices.
+        // Ref https://blog.danlew.net/2017/03/16/kotlin-puzzler-whose-line-is-it-anyways/
+        value.forEach { (k, v) ->
+            FfiConverterString.write(k, buf)
+            FfiConverterString.write(v, buf)
         }
     }
 }

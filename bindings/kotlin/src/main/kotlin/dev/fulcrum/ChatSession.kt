@@ -1,12 +1,17 @@
 package dev.fulcrum
 
 import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.NonCancellable
 import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.currentCoroutineContext
+import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.buffer
+import kotlinx.coroutines.flow.emitAll
 import kotlinx.coroutines.flow.flow
 import kotlinx.coroutines.flow.flowOn
 import kotlinx.coroutines.flow.last
+import kotlinx.coroutines.withContext
 
 /**
  * A conversation with a model. A turn either comes to its end, and then it is history, or it leaves no trace: after a cancel or
@@ -139,19 +144,28 @@ public class ChatSession internal constructor(
      */
     override fun close(): Unit = native.end()
 
-    /** One thread waits for every piece, so that only the collector is woken for it; it is ahead by the piece in its hands. */
     private fun events(ask: () -> NativeStream): Flow<Event> =
         flow {
-            val stream = translated(ask)
+            currentCoroutineContext().ensureActive()
+            // To its end, so that no turn is opened behind a collection that is over.
+            val stream = withContext(NonCancellable) { blocking(cancel = {}, call = ask) }
             try {
-                while (true) {
-                    val event = waiting(cancel = stream::cancel) { stream.next() } ?: break
-                    emit(event.translated())
-                }
-                stream.response()?.let { emit(Event.Done(it)) }
+                emitAll(parts(stream))
+                // Only now, when the collector has seen all parts and is still there: with this the answer becomes history.
+                currentCoroutineContext().ensureActive()
+                emit(Event.Done(translated { stream.finish() }))
             } finally {
                 stream.cancel()
                 stream.close()
+            }
+        }
+
+    /** One thread waits for every part, so that only the collector is woken for it; it is ahead by the part in its hands. */
+    private fun parts(stream: NativeStream): Flow<Event> =
+        flow {
+            while (true) {
+                val event = waiting(cancel = stream::cancel) { stream.next() } ?: break
+                emit(event.translated())
             }
         }.buffer(Channel.RENDEZVOUS).flowOn(Dispatchers.IO)
 }

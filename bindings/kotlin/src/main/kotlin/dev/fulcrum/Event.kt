@@ -18,7 +18,7 @@ public sealed interface Event {
         val call: dev.fulcrum.ToolCall,
     ) : Event
 
-    /** The answer is complete, and part of the history. */
+    /** The answer is complete, and part of the history if it is one to a prompt. */
     public data class Done(
         /** The answer, with its text and its figures. */
         val response: Response,

@@ -28,7 +28,11 @@ public class Model internal constructor(
      * @throws FulcrumException.InvalidOption unless every token is the same text in both vocabularies
      * @throws FulcrumException.Closed if one of the two is closed
      */
-    public fun withDraft(draft: Model): Model = Model(open { native.withDraft(draft.native) })
+    public fun withDraft(draft: Model): Model = Model(open { draft.held { native.withDraft(it) } })
+
+    /** Hands in this model in a hold of its own: UniFFI keeps what is called from being freed meanwhile, not what is handed in. */
+    private inline fun <T> held(use: (NativeModel) -> T): T =
+        native.callWithHandle { handle -> NativeModel(UniffiWithHandle, handle).use(use) }
 
     /**
      * A new conversation, independent of all others. Allocates the session's cache on this thread: milliseconds.
@@ -130,7 +134,8 @@ public class Model internal constructor(
         /**
          * Loads as [load] does, and tells of it: [Loading.Progress] any number of times (a slow collector sees the latest), then
          * [Loading.Ready]. Cold; cancelling the collection stops loading. Whoever collects [Loading.Ready] closes its model; one that
-         * is loaded and not collected any more is closed.
+         * is loaded and not collected any more is closed. What an operator with a buffer (`buffer`, `flowOn`, `conflate`) takes counts
+         * as collected: cancelled there, it is closed when it is garbage.
          *
          * Collecting throws what [load] throws.
          */

@@ -41,6 +41,17 @@ class AnswersTest {
         }
 
     @Test
+    fun `an answer tells the seed that gives it again`() =
+        runTest {
+            val drawn = Pocket.endless.copy(maxTokens = 40, sampler = Pocket.endless.sampler.copy(temperature = 2f))
+            val (first, other) = List(2) { model.session { it.response("Hello!", drawn) } }
+            assertNotEquals(first.seed, other.seed)
+            assertNotEquals(first.text, other.text)
+            val seeded = drawn.copy(sampler = drawn.sampler.copy(seed = first.seed))
+            assertEquals(first.text, model.session { it.respond("Hello!", seeded) })
+        }
+
+    @Test
     fun `a stream is pieces and then the answer`() =
         runTest {
             model.session { session ->
@@ -154,7 +165,8 @@ class AnswersTest {
                 val bias = tokens.map { LogitBias(it, 1000f) }
                 val sampler =
                     SamplerSettings(temperature = 50f, topK = tokens.size, topP = 1f, minP = 0f, logitBias = bias, seed = 3u)
-                val options = GenerationOptions(sampler = sampler, maxTokens = 400)
+                // More than waits for a collector: it comes in several pieces.
+                val options = GenerationOptions(sampler = sampler, maxTokens = 1600)
                 model.session { session ->
                     val pieces = session.streamResponse("$text?", options).text().toList()
                     val said = pieces.joinToString("")
@@ -178,11 +190,22 @@ class AnswersTest {
             // In their order, again and again: the only one that was not among the latest comes next.
             val bias = tokens.mapIndexed { i, token -> LogitBias(token, 2000f - 100f * i) }
             val sampler = SamplerSettings(penaltyWindow = tokens.size - 1, presencePenalty = 10_000f, logitBias = bias)
-            val options = GenerationOptions(sampler = sampler, maxTokens = 50 * tokens.size)
+            val options = GenerationOptions(sampler = sampler, maxTokens = 200 * tokens.size)
             val pieces = model.session { it.streamResponse("Hello!", options).text().toList() }
             assertTrue(pieces.size > 1, "nothing could be cut")
-            assertEquals(text.repeat(50), pieces.joinToString(""))
+            assertEquals(text.repeat(200), pieces.joinToString(""))
             assertTrue(pieces.none { it.first().isLowSurrogate() || it.last().isHighSurrogate() }, "a piece is cut")
+        }
+
+    @Test
+    fun `half an emoji is a replacement character`() =
+        runTest {
+            val half = "\uD83D"
+            assertEquals(model.tokenize("\uFFFD!"), model.tokenize("$half!"))
+            model.session { session ->
+                assertTrue(session.respond("Hello$half", Pocket.short(4)).isNotEmpty())
+                assertEquals(Message.user("Hello\uFFFD"), session.history.first())
+            }
         }
 
     @Test

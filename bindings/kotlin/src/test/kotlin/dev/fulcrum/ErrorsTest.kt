@@ -122,6 +122,13 @@ class ErrorsTest {
         }
 
     @Test
+    fun `a draft model that is closed`() =
+        runTest {
+            val draft = Model.load(Pocket.draftPath, ModelOptions(threads = 1)).apply { close() }
+            failing<FulcrumException.Closed> { model.withDraft(draft) }
+        }
+
+    @Test
     fun `a file that llama cpp refuses`() =
         runTest {
             val options = ModelOptions(executor = ExecutorChoice.LLAMA_CPP, uncheckedArchitecture = true)

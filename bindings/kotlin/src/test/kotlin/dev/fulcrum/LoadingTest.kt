@@ -235,6 +235,20 @@ class LoadingTest {
         }
 
     @Test
+    fun `a template reads variables`() =
+        runTest {
+            val template = "{{ 'calm' if mood == 1 else 'none' }}"
+            val variables = mapOf("mood" to "1", "unread" to "[]")
+            for ((given, expected) in listOf(variables to "calm", emptyMap<String, String>() to "none")) {
+                val options = ModelOptions(chatTemplate = template, templateVariables = given)
+                Model.load(Pocket.path, options).use { assertEquals(expected, it.render(listOf(Message.user("Hello!")))) }
+            }
+            val wrong = ModelOptions(templateVariables = mapOf("mood" to "calm"))
+            val refusal = failing<FulcrumException.InvalidOption> { Model.load(Pocket.path, wrong) }
+            assertEquals("template_variables", refusal.option)
+        }
+
+    @Test
     fun `a tokenizer beside the model is as good as its own`() =
         runTest {
             val text = "What can you do for me, 🙂?"
