@@ -1,6 +1,6 @@
 //! An answer as it comes: the consumer pulls, so a slow one slows the model and no buffer grows.
 
-use fulcrum::{Canceller, ErrorKind, Event, ResponseStream};
+use fulcrum::{Canceller, Event, ResponseStream};
 use parking_lot::Mutex;
 
 use crate::error::Result;
@@ -54,13 +54,7 @@ impl NativeStream {
     /// The answer, which becomes history with this call, or the error that ended it, once: to be called after `next` has returned
     /// none, and after the app has seen all parts.
     pub fn finish(&self) -> Result<Response> {
-        let mut stream = self.stream.lock();
-        stream.events().try_for_each(|event| event.map(drop))?;
-        let response = stream.response().cloned().ok_or_else(|| {
-            let reason = "the stream ended with an error, which it has returned before".to_owned();
-            fulcrum::Error::from(ErrorKind::Misuse { operation: "finish", reason })
-        })?;
-        Ok(response.into())
+        Ok(self.stream.lock().end()?.clone().into())
     }
 
     /// Cancels the turn if its end was not seen yet; else does nothing. Ends a `next` that waits.

@@ -67,8 +67,8 @@ impl ResponseStream {
         Events(self)
     }
 
-    /// Waits for the next part and leaves the end open: `None` where nothing but the end is left, and [`events`](Self::events) then
-    /// tells which. For who takes a part before the one in front of it is seen, so that an answer that is left with its last part is
+    /// Waits for the next part and leaves the end open: `None` where nothing but the end is left, and [`end`](Self::end) then tells
+    /// which. For who takes a part before the one in front of it is seen, so that an answer that is left with its last part is
     /// not history.
     pub fn next_part(&mut self) -> Option<Event> {
         if matches!(self.state, State::Running) { self.turn.take() } else { None }
@@ -97,18 +97,24 @@ impl ResponseStream {
     ///
     /// # Errors
     ///
-    /// The error that ended the turn; `Misuse` if the iterator has returned it already, so that no error is seen twice.
+    /// The error that ended the turn; `Misuse` if it was returned already, so that no error is seen twice.
+    pub fn end(&mut self) -> Result<&Response> {
+        while let Some(event) = self.next_event() {
+            event?;
+        }
+        self.response().ok_or_else(|| {
+            let reason = "the stream ended with an error, which it has returned before".to_owned();
+            ErrorKind::Misuse { operation: "finish", reason }.into()
+        })
+    }
+
+    /// As [`end`](Self::end), of a stream that is of no use any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`end`](Self::end).
     pub fn finish(mut self) -> Result<Response> {
-        for piece in &mut self {
-            piece?;
-        }
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Completed(response) => Ok(*response),
-            State::Running | State::Failed => {
-                let reason = "the stream ended with an error, which it has returned before".to_owned();
-                Err(ErrorKind::Misuse { operation: "finish", reason }.into())
-            }
-        }
+        self.end().cloned()
     }
 }
 

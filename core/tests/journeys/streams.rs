@@ -151,11 +151,12 @@ fn an_end_that_is_left_open_is_decided_by_who_asks_for_it() {
     assert_eq!(session.history(), []);
     let mut cancelled = ask();
     cancelled.canceller().cancel();
-    assert!(cancelled.events().next().unwrap().unwrap_err().is_cancelled());
+    assert!(cancelled.end().unwrap_err().is_cancelled());
     assert!(cancelled.next_part().is_none() && cancelled.events().next().is_none());
+    assert!(matches!(cancelled.end().unwrap_err().kind(), ErrorKind::Misuse { .. }));
     let mut stream = ask();
-    assert!(stream.events().next().is_none() && stream.next_part().is_none());
-    assert_eq!(stream.response().unwrap().text, "yes");
+    assert_eq!(stream.end().unwrap().text, "yes");
+    assert!(stream.next_part().is_none() && stream.events().next().is_none());
     assert_eq!(session.history().len(), 2);
 }
 
